@@ -1,0 +1,113 @@
+"""What a batch is, and the check at the border between data and model.
+
+A batch is a dict of arrays whose leading axis is the example. Fields:
+
+  field               dtype     axes          what
+  image               uint8     b h w c       pixels 0..255, RGB
+  text                int32     b t           token ids, padded with `pad`
+  label               int32     b             class index
+  <field>_mask        bool      b ...         True = real, False = padding
+  <field>_hidden      int32     b k           positions to predict
+  <field>_hidden_mask bool      b k           True = a real hidden position
+  <field>_masked      as field  as field      corrupted copy, for view "masked"
+  <field>_present     bool      b             False = example lacks the field
+  example_mask        bool      b             False = filler of a last batch
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmjax.core import errors
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+  """Declares one field of a batch.
+
+  `shape` leaves out the example axis; None stands for any size.
+  """
+
+  shape: tuple[int | None, ...]
+  dtype: str  # A numpy dtype name, e.g. "uint8".
+  axes: str = ""  # The axes' letters, e.g. "h w c".
+  doc: str = ""
+
+  def matches(self, array: Any) -> bool:
+    shape = tuple(array.shape[1:])
+    return (
+      np.dtype(array.dtype) == np.dtype(self.dtype)
+      and len(shape) == len(self.shape)
+      and all(
+        e is None or e == g for e, g in zip(self.shape, shape, strict=True)
+      )
+    )
+
+  def __str__(self):
+    shape = ["b"] + ["?" if s is None else str(s) for s in self.shape]
+    return f"{self.dtype}[{', '.join(shape)}]"
+
+
+# What each modality's field looks like when a model reads it.
+MODALITIES = {
+  "image": FieldSpec((None, None, 3), "uint8", "h w c", "pixels, RGB"),
+  "text": FieldSpec((None,), "int32", "t", "token ids"),
+}
+
+
+def modality_fields(*modalities: str) -> dict[str, FieldSpec]:
+  """The fields of modalities.
+
+  Raises:
+    UserError: unknown modality.
+  """
+  for name in modalities:
+    if name not in MODALITIES:
+      raise errors.unknown("modality", name, MODALITIES)
+  return {name: MODALITIES[name] for name in modalities}
+
+
+def describe(array: Any) -> str:
+  """Formats an array as `uint8[8, 64, 64, 3]`."""
+  return f"{np.dtype(array.dtype)}[{', '.join(map(str, array.shape))}]"
+
+
+def check_batch(
+  batch: Batch, specs: Mapping[str, FieldSpec], *, batch_size: int | None = None
+) -> None:
+  """Checks a batch against what the model and the objectives declare.
+
+  Raises:
+    UserError: a field is missing, or has another shape, dtype or number of
+      examples. Names the field, what was expected and what was got.
+  """
+  problems = []
+  sizes = {
+    name: array.shape[0]
+    for name, array in batch.items()
+    if getattr(array, "ndim", 0)
+  }
+  expected_size = batch_size
+  if expected_size is None and sizes:
+    expected_size = next(iter(sizes.values()))
+  for name, spec in specs.items():
+    if name not in batch:
+      near = errors.nearest(name, batch)
+      problems.append(f"  {name}: expected {spec}, got nothing.{near}")
+    elif not spec.matches(batch[name]):
+      problems.append(f"  {name}: expected {spec}, got {describe(batch[name])}")
+  for name, size in sizes.items():
+    if size != expected_size:
+      problems.append(
+        f"  {name}: expected {expected_size} examples, got {size}"
+      )
+  if problems:
+    raise errors.UserError(
+      "The data does not fit the model:\n"
+      + "\n".join(problems)
+      + f"\nThe batch has the fields {sorted(batch)}."
+    )

@@ -1,0 +1,149 @@
+"""The contracts between rooms: what a plug-in has to look like.
+
+An objective calls the model through `Apply` and never imports it:
+
+  sequence = apply("encode", "image", view="masked")  # Sequence
+  fused = apply("fuse", ("image", "text"))            # {modality: Sequence}
+  z = apply("project", "text")                        # b s, unit length
+  codes = apply("codes", "image")                     # b n, int32
+  logits = apply("head", "mlm", x)                    # ... v
+
+Calls that differ in neither method, modality nor view are computed once in a
+step, however many objectives ask (`mmjax.objectives.forward_once`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from mmjax.core.batch import Batch, FieldSpec
+
+Params = Mapping[str, Any]
+
+
+@struct.dataclass
+class LossTerm:
+  """A loss before the division: sum over what counts, and how much counts.
+
+  Nobody divides before everything was summed over devices, micro-batches and
+  hosts; so a ragged batch gives the same loss however it is split.
+  """
+
+  total: Float[Array, ""]  # Sum of the losses, nats.
+  weight: Float[Array, ""]  # Number of things summed: tokens, patches, rows.
+
+  @property
+  def mean(self) -> jax.Array:
+    """The mean, 0 where nothing counts; its gradient is finite there too."""
+    safe = jax.numpy.where(self.weight > 0, self.weight, 1.0)
+    return jax.numpy.where(self.weight > 0, self.total / safe, 0.0)
+
+
+Metrics = dict[str, LossTerm]  # Means, undivided like losses.
+
+
+@runtime_checkable
+class Apply(Protocol):
+  """Calls a method of the model by name."""
+
+  def __call__(self, method: str, *args: Any, view: str = "clean") -> Any: ...
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+  """Sizes of the model that an objective may need, known before `init`."""
+
+  embed_dim: int  # Width of the (fused) sequences.
+  vocab_size: int = 0  # Text tokens; 0 without a text encoder.
+  codebook_size: int = 0  # Visual codes; 0 without a visual tokenizer.
+  modalities: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Objective(Protocol):
+  """Something to learn: a frozen dataclass, called inside the jitted step.
+
+  An objective may also have `couples_examples: bool` (default False): True
+  when the loss of one example depends on the others of its batch, so that
+  micro-batches are not the same as one large batch.
+  """
+
+  def __call__(
+    self, apply: Apply, batch: Batch, *, rng: jax.Array, train: bool
+  ) -> tuple[LossTerm, Metrics]:
+    """Returns the loss of a batch and what to log beside it."""
+    ...
+
+  def fields(self, info: ModelInfo) -> Mapping[str, FieldSpec]:
+    """Fields of the batch that this objective reads."""
+    ...
+
+  def heads(self, info: ModelInfo) -> Mapping[str, Any]:
+    """Heads that this objective brings: name -> Linen module or config.
+
+    A config is `{"name": registered head, **its fields}`, which
+    `mmjax.models.HEADS` resolves; two objectives may share a head of the same
+    name and fields.
+    """
+    ...
+
+  def chance(self, info: ModelInfo, batch_size: int) -> float | None:
+    """Loss in nats of a model that knows nothing; None if undefined."""
+    ...
+
+
+@dataclass(frozen=True)
+class Artifact:
+  """Something to look at, made by an evaluator and shown in the report.
+
+  kind        data (all numpy or plain Python)
+  "pairs"     {"columns": [name], "images": uint8 rows columns h w c,
+               "captions": [str per row] (optional)}
+  "gallery"   {"rows": [{"query": str | uint8 h w c, "truth": str,
+               "results": [{"image": uint8 h w c, "caption": str,
+               "score": float, "right": bool}]}]}
+  "masked_text" {"rows": [[{"token": str, "hidden": bool, "predicted": str,
+               "right": bool}]]}
+  "matrix"    {"values": float rows columns, "row_names": [str],
+               "column_names": [str]}
+  "bars"      {"names": [str], "values": [float]}
+  """
+
+  name: str  # Unique within the evaluator, a file name: letters, digits, _.
+  kind: str
+  title: str
+  data: Mapping[str, Any]
+  caption: str = ""  # One sentence: how to read it.
+
+
+@runtime_checkable
+class Predict(Protocol):
+  """Runs `fn(apply, batch)` jitted, with `train=False`, on a host batch.
+
+  `fn` has to be the same object on each call, or it is compiled again.
+  Returns numpy arrays of the global batch.
+  """
+
+  def __call__(
+    self,
+    params: Params,
+    fn: Callable[[Apply, Batch], Any],
+    batch: Mapping[str, np.ndarray],
+  ) -> Any: ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+  """Something to measure: a frozen dataclass, run between training steps.
+
+  May also have `pictures(predict, params) -> Iterator[Artifact]`.
+  """
+
+  def run(
+    self, predict: Predict, params: Params
+  ) -> Iterator[tuple[str, float]]: ...

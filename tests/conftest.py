@@ -1,0 +1,45 @@
+"""Settings of all tests: CPU, 8 fake devices, strict shapes, a warm cache.
+
+Nothing of mmjax is imported here: jaxtyping has to see it first.
+"""
+
+import os
+from pathlib import Path
+
+# By environment, so that the processes that tests start have them too.
+SETTINGS = {
+  "JAX_PLATFORMS": "cpu",
+  "JAX_COMPILATION_CACHE_DIR": str(
+    Path(__file__).resolve().parents[1] / ".jax_cache"
+  ),
+  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+for _name, _value in SETTINGS.items():
+  os.environ.setdefault(_name, _value)
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+# A plug-in may have imported jax, which reads the environment only then.
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update(
+  "jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"]
+)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_runtest_setup(item):
+  for backend in ("gpu", "tpu"):
+    if item.get_closest_marker(backend) and jax.default_backend() != backend:
+      pytest.skip(f"needs a {backend}, runs on {jax.default_backend()}")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+  """The same random numbers in every run and for every test."""
+  return np.random.default_rng(0)
