@@ -1,0 +1,166 @@
+"""Images: patches, linearly embedded, with learned positions (ViT)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from mmjax.core import axes, errors
+from mmjax.core import precision as precision_lib
+from mmjax.core.sequence import Sequence, complement, membership
+from mmjax.models import variants
+from mmjax.models.encoders.encoder import Encoder
+from mmjax.models.layers.projection import Embedding, Projection
+
+HIDDEN = ("replace", "drop")
+
+
+def patchify(image: Array, patch_size: int) -> Array:
+  """Cuts images into flattened patches, row by row.
+
+  `b h w c` -> `b (h/p w/p) (p p c)`.
+
+  Raises:
+    ValueError: the patches do not tile the image.
+  """
+  b, h, w, c = image.shape
+  if h % patch_size or w % patch_size:
+    raise errors.UserError(
+      f"An image of {h}x{w} pixels does not split into patches of "
+      f"{patch_size}x{patch_size}."
+    )
+  rows, columns = h // patch_size, w // patch_size
+  x = image.reshape(b, rows, patch_size, columns, patch_size, c)
+  x = x.transpose(0, 1, 3, 2, 4, 5)  # b rows columns p p c
+  return x.reshape(b, rows * columns, patch_size * patch_size * c)
+
+
+def unpatchify(
+  patches: Float[Array, "b n q"], grid: tuple[int, int], patch_size: int
+) -> Float[Array, "b h w c"]:
+  """Inverse of `patchify` for a grid of (rows, columns)."""
+  b, _, q = patches.shape
+  channels = q // patch_size**2
+  x = patches.reshape(b, *grid, patch_size, patch_size, channels)
+  x = x.transpose(0, 1, 3, 2, 4, 5)  # b rows p columns p c
+  return x.reshape(b, grid[0] * patch_size, grid[1] * patch_size, channels)
+
+
+def normalize(pixels: UInt8[Array, "*b"]) -> Float[Array, "*b"]:
+  """Maps 0..255 to -1..1, on the device: the host ships a quarter of bytes."""
+  return pixels.astype(jnp.float32) * (2.0 / 255.0) - 1.0
+
+
+class PatchStem(nn.Module):
+  """Embeds the patches of an image.
+
+  Source: Dosovitskiy et al. 2021, eq. 1. Hidden patches are replaced by a
+  learned token (BEiT, Bao et al. 2022), or dropped, which saves their share
+  of the encoder's work (MAE, He et al. 2022).
+
+  Raises:
+    UserError: unknown way to hide, or patches that do not tile the image.
+  """
+
+  patch_size: int  # Pixels.
+  embed_dim: int
+  hidden: str = "replace"  # "replace" or "drop".
+  precision: precision_lib.Precision = precision_lib.FLOAT32
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs: UInt8[Array, "b h w c"],
+    *,
+    mask: Bool[Array, "b n"] | None = None,
+    hidden: Int[Array, "b k"] | None = None,
+  ) -> Sequence:
+    if self.hidden not in HIDDEN:
+      raise errors.unknown("way to hide patches", self.hidden, HIDDEN)
+    patches = patchify(inputs, self.patch_size)  # b n (p p c)
+    b, n, _ = patches.shape
+    embed = Projection(
+      (self.embed_dim,),
+      (axes.PATCH, axes.EMBED),
+      precision=self.precision,
+      name="patches",
+    )
+    table = Embedding(
+      n, self.embed_dim, axes.POSITION, axes.EMBED, name="positions"
+    ).rows()[None]  # 1 n d
+    mask = jnp.ones((b, n), bool) if mask is None else mask
+    visible = None
+    if hidden is not None and self.hidden == "drop":
+      visible = complement(hidden, n)  # b n-k
+      patches = jnp.take_along_axis(patches, visible[:, :, None], axis=1)
+      mask = jnp.take_along_axis(mask, visible, axis=1)
+      table = jnp.take(table[0], visible, axis=0)  # b n-k d
+    x = embed(normalize(patches))
+    # Created whether or not this call hides anything: one parameter tree.
+    if self.hidden == "replace":
+      token = self.param(
+        "mask_token",
+        nn.with_logical_partitioning(
+          nn.initializers.normal(0.02), (axes.EMBED,)
+        ),
+        (self.embed_dim,),
+        jnp.float32,
+      )
+      if hidden is not None:
+        is_hidden = membership(hidden, n)[:, :, None]  # b n 1
+        x = jnp.where(is_hidden, token.astype(x.dtype), x)
+    x = x + table.astype(x.dtype)
+    return Sequence(x, mask, visible, num_content=n)
+
+
+def vit(
+  *,
+  image_size: int,
+  patch_size: int,
+  size: str | Mapping[str, Any] = "B",
+  pool: str = "mean",
+  hidden: str = "replace",
+  dropout_rate: float = 0.0,
+  drop_path_rate: float = 0.0,
+  activation: str = "gelu_tanh",
+  scan: bool = False,
+  remat: str = "none",
+  precision: precision_lib.Precision = precision_lib.FLOAT32,
+) -> Encoder:
+  """A vision transformer.
+
+  Args:
+    image_size: height and width, pixels.
+    patch_size: height and width of a patch, pixels.
+    size: see `variants.resolve`.
+    pool: "cls", "mean" or "map".
+    hidden: what happens to hidden patches, "replace" or "drop".
+    dropout_rate: of the residual branches.
+    drop_path_rate: stochastic depth of the last block.
+    activation: see `layers.mlp`.
+    scan: stack the layers' parameters, see `layers.transformer.Stack`.
+    remat: what is computed again in the backward pass, likewise.
+    precision: see `core.precision`.
+
+  Raises:
+    UserError: patches do not tile the image.
+  """
+  if image_size % patch_size:
+    raise errors.UserError(
+      f"image_size={image_size} is no multiple of patch_size={patch_size}."
+    )
+  size = variants.resolve(size)
+  stem = PatchStem(patch_size, size.embed_dim, hidden, precision)
+  return Encoder(
+    stem,
+    size,
+    pool,
+    activation,
+    dropout_rate,
+    drop_path_rate,
+    scan,
+    remat,
+    precision,
+  )

@@ -1,0 +1,47 @@
+"""Puts dropped tokens back into a sequence."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mmjax.core import axes
+from mmjax.core.sequence import Sequence, complement
+from mmjax.models.layers.projection import Embedding
+
+
+class Restore(nn.Module):
+  """Fills the positions that an encoder left out with a learned token.
+
+  The learned token plus the position's embedding stand where a token was
+  dropped; the kept tokens return to their own positions. Source: He et al.
+  2022 (arXiv:2111.06377), 3, "MAE decoder".
+  """
+
+  @nn.compact
+  def __call__(self, sequence: Sequence) -> Sequence:
+    assert sequence.positions is not None
+    b, _, d = sequence.x.shape
+    n = sequence.num_content
+    visible = sequence.positions  # b m
+    token = self.param(
+      "mask_token",
+      nn.with_logical_partitioning(nn.initializers.normal(0.02), (axes.EMBED,)),
+      (d,),
+      jnp.float32,
+    )
+    table = Embedding(n, d, axes.POSITION, axes.EMBED, name="positions")
+    hidden = complement(visible, n)  # b n-m
+    filler = (token[None, None] + table(hidden)).astype(sequence.x.dtype)
+    tokens = jnp.concatenate([sequence.content, filler], axis=1)  # b n d
+    # tokens[order[i]] has position i: the inverse of the concatenation.
+    order = jnp.argsort(jnp.concatenate([visible, hidden], axis=1), axis=1)
+    content = jnp.take_along_axis(tokens, order[:, :, None], axis=1)
+    known = jnp.concatenate(
+      [sequence.content_mask, jnp.ones(hidden.shape, bool)], axis=1
+    )
+    mask = jnp.take_along_axis(known, order, axis=1)
+    prefix = sequence.num_prefix
+    return sequence.replace(
+      x=jnp.concatenate([sequence.x[:, :prefix], content], axis=1),
+      mask=jnp.concatenate([sequence.mask[:, :prefix], mask], axis=1),
+      positions=None,
+    )

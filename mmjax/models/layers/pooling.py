@@ -1,0 +1,62 @@
+"""From a sequence to one vector per example."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from mmjax.core import axes, errors
+from mmjax.core import precision as precision_lib
+from mmjax.core.sequence import Sequence
+from mmjax.models.layers.attention import Attention
+from mmjax.models.layers.mlp import Mlp
+from mmjax.models.layers.norm import layer_norm
+
+KINDS = ("cls", "mean", "map")
+
+
+class Pool(nn.Module):
+  """Pools a sequence: its first token, the mean, or learned attention.
+
+  "map" is multi-head attention pooling with one learned query, followed by a
+  residual feed-forward block (Lee et al. 2019, arXiv:1810.00825; Zhai et al.
+  2022, arXiv:2106.04560).
+
+  Raises:
+    UserError: unknown kind.
+  """
+
+  kind: str
+  num_heads: int = 1  # Of "map".
+  mlp_dim: int = 0  # Of "map".
+  precision: precision_lib.Precision = precision_lib.FLOAT32
+
+  @nn.compact
+  def __call__(self, sequence: Sequence) -> Float[Array, "b d"]:
+    if self.kind == "cls":
+      return sequence.x[:, 0]
+    if self.kind == "mean":
+      weights = sequence.content_mask[:, :, None].astype(jnp.float32)
+      total = jnp.sum(sequence.content.astype(jnp.float32) * weights, axis=1)
+      mean = total / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
+      return mean.astype(sequence.x.dtype)
+    if self.kind == "map":
+      return self._attention_pool(sequence)
+    raise errors.unknown("pooling", self.kind, KINDS)
+
+  def _attention_pool(self, sequence):
+    b, _, d = sequence.x.shape
+    query = self.param(
+      "query",
+      nn.with_logical_partitioning(
+        nn.initializers.xavier_uniform(), (None, None, axes.EMBED)
+      ),
+      (1, 1, d),
+      jnp.float32,
+    )
+    query = jnp.broadcast_to(query, (b, 1, d)).astype(sequence.x.dtype)
+    x = Attention(self.num_heads, self.precision, name="attention")(
+      query, sequence.x, mask=sequence.mask[:, None, :]
+    )
+    y = layer_norm(self.precision, "norm")(x)
+    y = Mlp(self.mlp_dim, precision=self.precision, name="mlp")(y, train=False)
+    return (x + y)[:, 0]

@@ -1,0 +1,96 @@
+"""The one model: encoders, fusion, shared space, heads, visual tokenizer."""
+
+from collections.abc import Mapping
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from mmjax.core import errors
+from mmjax.core.sequence import Sequence
+from mmjax.models.shared_space import SharedSpace
+from mmjax.models.visual_tokenizer.tokenizer import Reconstruction
+
+
+class MultimodalModel(nn.Module):
+  """Any subset of modalities, towers and heads, called by method name.
+
+  Only what is called during `init` gets parameters: so a model has exactly
+  the parameters that its objectives use.
+
+  Raises:
+    UserError: a method needs a part that this model lacks; says which.
+  """
+
+  encoders: Mapping[str, nn.Module]
+  fusion: nn.Module | None = None
+  shared_space: SharedSpace | None = None
+  heads: Mapping[str, nn.Module] | None = None
+  visual_tokenizer: nn.Module | None = None
+
+  def encode(
+    self,
+    modality: str,
+    inputs: Array,
+    *,
+    mask: Array | None = None,
+    hidden: Array | None = None,
+    train: bool,
+  ) -> Sequence:
+    """Encodes one field of the batch."""
+    encoder = self._part("encoder", self.encoders, modality)
+    return encoder(inputs, mask=mask, hidden=hidden, train=train)
+
+  def fuse(
+    self, sequences: Mapping[str, Sequence], *, train: bool
+  ) -> dict[str, Sequence]:
+    """Lets modalities attend to each other."""
+    return self._need("fusion", self.fusion)(sequences, train=train)
+
+  def pool(self, modality: str, sequence: Sequence) -> Float[Array, "b d"]:
+    """One vector per example, as the modality's encoder pools."""
+    return self._part("encoder", self.encoders, modality).pool(sequence)
+
+  def project(self, modality: str, sequence: Sequence) -> Float[Array, "b s"]:
+    """Pools and projects to the shared space; unit length."""
+    space = self._need("shared space", self.shared_space)
+    return space(modality, self.pool(modality, sequence))
+
+  def temperature(self) -> dict[str, jax.Array]:
+    """What the shared space's similarities are multiplied by."""
+    return {"scale": self._need("shared space", self.shared_space).scale()}
+
+  def head(self, name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The logits of a head."""
+    return self._part("head", self.heads or {}, name)(x)
+
+  def codes(self, image: Array) -> Int[Array, "b n"]:
+    """The visual tokenizer's codes; no gradient flows through them."""
+    return jax.lax.stop_gradient(self._tokenizer().codes(image))
+
+  def reconstruct(self, image: Array, *, train: bool) -> Reconstruction:
+    """Pictures through the visual tokenizer and back."""
+    return self._tokenizer()(image, train=train)
+
+  def decode_codes(self, codes: Int[Array, "b n"]) -> Float[Array, "b h w c"]:
+    """The pictures of codes, 0..1."""
+    return self._tokenizer().decode_codes(codes)
+
+  def codebook_size(self) -> int:
+    """Number of visual codes."""
+    return self._tokenizer().codebook.num_codes
+
+  def _tokenizer(self):
+    return self._need("visual tokenizer", self.visual_tokenizer)
+
+  def _part(self, kind, table, name):
+    if name not in table:
+      raise errors.unknown(kind, name, table)
+    return table[name]
+
+  def _need(self, what, part):
+    if part is None:
+      raise errors.UserError(
+        f"This model has no {what}: set config.model.{what.replace(' ', '_')}."
+      )
+    return part

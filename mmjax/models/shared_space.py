@@ -1,0 +1,55 @@
+"""The modality-invariant space: projections of unit length, a temperature."""
+
+import math
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from mmjax.core import axes
+from mmjax.core import precision as precision_lib
+from mmjax.models.layers.norm import unit_length
+from mmjax.models.layers.projection import Projection
+
+MAX_LOGIT_SCALE = 100.0  # CLIP's clamp, Radford et al. 2021, 2.5.
+
+
+class SharedSpace(nn.Module):
+  """Projects pooled features of any modality to one unit sphere.
+
+  `log_scale` is the natural logarithm of what cosine similarities are
+  multiplied by (the inverse of the temperature). Its domain is
+  [0, ln 100]; values outside are clamped in use, so the scale is 1..100.
+  """
+
+  dim: int
+  modalities: tuple[str, ...]
+  init_scale: float = 1 / 0.07  # Radford et al. 2021, 2.5.
+  precision: precision_lib.Precision = precision_lib.FLOAT32
+
+  def setup(self):
+    self.projections = {
+      name: Projection(
+        (self.dim,),
+        (axes.EMBED, axes.SHARED),
+        use_bias=False,
+        precision=self.precision,
+      )
+      for name in self.modalities
+    }
+    self.log_scale = self.param(
+      "log_scale",
+      nn.initializers.constant(math.log(self.init_scale)),
+      (),
+      jnp.float32,
+    )
+
+  def __call__(
+    self, modality: str, pooled: Float[Array, "b d"]
+  ) -> Float[Array, "b s"]:
+    """Projects to the unit sphere, in float32."""
+    return unit_length(self.projections[modality](pooled))
+
+  def scale(self) -> Float[Array, ""]:
+    """What similarities are multiplied by."""
+    return jnp.exp(jnp.clip(self.log_scale, 0.0, math.log(MAX_LOGIT_SCALE)))

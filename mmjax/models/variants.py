@@ -1,0 +1,58 @@
+"""Sizes by name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mmjax.core import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """Sizes of a transformer."""
+
+  embed_dim: int
+  num_layers: int
+  num_heads: int
+  mlp_dim: int
+
+
+SIZES = {
+  # Touvron et al. 2021 (arXiv:2012.12877), table 1.
+  "Ti": Size(192, 12, 3, 768),
+  "S": Size(384, 12, 6, 1536),
+  # Dosovitskiy et al. 2021 (arXiv:2010.11929), table 1.
+  "B": Size(768, 12, 12, 3072),
+  "L": Size(1024, 24, 16, 4096),
+  "H": Size(1280, 32, 16, 5120),
+}
+
+
+def resolve(size: str | Mapping[str, Any]) -> Size:
+  """Returns a size given as a name, as fields, or as a base with changes.
+
+  `"Ti"`, `dict(embed_dim=128, num_layers=2, num_heads=2, mlp_dim=512)` and
+  `dict(base="Ti", num_layers=4)` are all sizes.
+
+  Raises:
+    UserError: unknown name or field, or a field missing.
+  """
+  if isinstance(size, str):
+    if size not in SIZES:
+      raise errors.unknown("size", size, SIZES)
+    return SIZES[size]
+  fields = dict(size)
+  base = fields.pop("base", None)
+  known = [f.name for f in dataclasses.fields(Size)]
+  for name in fields:
+    if name not in known:
+      raise errors.unknown("field of a size", name, [*known, "base"])
+  if base:
+    return dataclasses.replace(resolve(base), **fields)
+  missing = [name for name in known if name not in fields]
+  if missing:
+    raise errors.UserError(
+      f"The size {dict(size)} lacks {missing}; give them, or a 'base' such "
+      f"as {sorted(SIZES)}."
+    )
+  return Size(**fields)

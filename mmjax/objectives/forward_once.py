@@ -1,0 +1,108 @@
+"""One forward pass for many objectives."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mmjax.core import errors
+from mmjax.core.batch import Batch
+from mmjax.core.sequence import Sequence
+
+VIEWS = ("clean", "masked")
+
+
+class ForwardOnce:
+  """The `Apply` that objectives get: remembers what was computed in a step.
+
+  A call is known by (method, modalities, view). A view is a named version of
+  the batch: "clean" is the batch as it is; "masked" takes `<field>_masked`
+  for a field where the batch has it, and hides the positions in
+  `<field>_hidden` from the encoder. So masked language modelling and vision
+  token prediction read one masked pass, contrastive alignment and captioning
+  one clean pass. XLA merges repeated forward passes, never their backward
+  passes: this is where that work is saved.
+
+  Args:
+    call: `call(method, *args, key=str, **kwargs)` runs a method of the model;
+      `key` tells calls with randomness of their own apart.
+    batch: the batch of this step.
+    train: passed to the methods that behave differently in training.
+
+  Raises:
+    UserError: unknown view, or a modality that the batch lacks.
+  """
+
+  def __init__(self, call: Callable[..., Any], batch: Batch, *, train: bool):
+    self._call = call
+    self._batch = batch
+    self._train = train
+    self._known: dict[tuple[Any, ...], Any] = {}
+
+  def __call__(self, method: str, *args: Any, view: str = "clean") -> Any:
+    if view not in VIEWS:
+      raise errors.unknown("view", view, VIEWS)
+    compute = getattr(self, f"_{method}", None)
+    if compute is None:  # Called with arrays, which have no name to go by.
+      key = "/".join([method, *(a for a in args if isinstance(a, str))])
+      return self._call(method, *args, key=key)
+    call = (method, args, view)
+    if call not in self._known:
+      self._known[call] = compute(*args, view=view)
+    return self._known[call]
+
+  def _encode(self, modality: str, *, view: str) -> Sequence:
+    inputs, hidden = self._field(modality), None
+    if view == "masked":
+      inputs = self._batch.get(f"{modality}_masked", inputs)
+      hidden = self._batch.get(f"{modality}_hidden")
+    return self._call(
+      "encode",
+      modality,
+      inputs,
+      mask=self._batch.get(f"{modality}_mask"),
+      hidden=hidden,
+      train=self._train,
+      key=f"encode/{modality}/{view}",
+    )
+
+  def _fuse(
+    self, modalities: tuple[str, ...], *, view: str
+  ) -> dict[str, Sequence]:
+    sequences = {m: self("encode", m, view=view) for m in modalities}
+    return self._call(
+      "fuse",
+      sequences,
+      train=self._train,
+      key=f"fuse/{'+'.join(modalities)}/{view}",
+    )
+
+  def _pool(self, modality: str, *, view: str) -> Any:
+    sequence = self("encode", modality, view=view)
+    return self._call("pool", modality, sequence, key=f"pool/{modality}/{view}")
+
+  def _project(self, modality: str, *, view: str) -> Any:
+    sequence = self("encode", modality, view=view)
+    return self._call(
+      "project", modality, sequence, key=f"project/{modality}/{view}"
+    )
+
+  def _temperature(self, *, view: str) -> Any:
+    del view
+    return self._call("temperature", key="temperature")
+
+  def _codes(self, modality: str, *, view: str) -> Any:
+    del view  # The target is what the tokenizer sees in the whole picture.
+    return self._call("codes", self._field(modality), key=f"codes/{modality}")
+
+  def _reconstruct(self, modality: str, *, view: str) -> Any:
+    del view
+    return self._call(
+      "reconstruct",
+      self._field(modality),
+      train=self._train,
+      key=f"reconstruct/{modality}",
+    )
+
+  def _field(self, modality: str) -> Any:
+    if modality not in self._batch:
+      raise errors.unknown("field of the batch", modality, self._batch)
+    return self._batch[modality]
