@@ -19,7 +19,6 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
 
 from mmjax.core.batch import Batch, FieldSpec
 
@@ -34,8 +33,9 @@ class LossTerm:
   hosts; so a ragged batch gives the same loss however it is split.
   """
 
-  total: Float[Array, ""]  # Sum of the losses, nats.
-  weight: Float[Array, ""]  # Number of things summed: tokens, patches, rows.
+  # Scalars of jax or numpy; tree functions put other leaves in their place.
+  total: Any  # Sum of the losses, nats.
+  weight: Any  # Number of things summed: tokens, patches, rows.
 
   @property
   def mean(self) -> jax.Array:

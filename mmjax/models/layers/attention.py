@@ -26,7 +26,14 @@ def dot_product_attention(
   Source: Vaswani et al. 2017, eq. 1. The softmax is in float32. A query that
   may attend to nothing gets zeros. The mask's q is n, or 1 for all queries.
   """
-  return _attention(precision, query, key, value, mask)
+  dtype = precision.activations
+  return _attention(
+    precision,
+    query.astype(dtype),
+    key.astype(dtype),
+    value.astype(dtype),
+    mask,
+  )
 
 
 # Autodiff saves the logits, the shifted logits and the probabilities; the

@@ -1,0 +1,79 @@
+r"""Stage 2 of the quickstart: one text + image model, three objectives a step.
+
+mmjax train --config=configs/quickstart/pretrain.py --workdir=runs/pretrain
+"""
+
+from pathlib import Path
+
+import ml_collections as mlc
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def get_config(arg: str = "") -> mlc.ConfigDict:
+  """`arg` is not used."""
+  del arg
+  c = mlc.ConfigDict()
+  c.stage = "2/3 pretraining"
+  c.data = dict(
+    source="starter_emoji",
+    split="train",
+    image=dict(
+      size=64,
+      crop_scale=(0.5, 1.0),
+      color_jitter=0.3,
+      mask=dict(strategy="random", rate=0.5, patch_size=8),
+    ),
+    text=dict(
+      tokenizer="starter", max_tokens=16, tag_rate=0.5, mask=dict(rate=0.2)
+    ),
+  )
+  small = dict(embed_dim=128, num_layers=2, num_heads=2, mlp_dim=512)
+  c.model = dict(
+    encoders=dict(
+      image=dict(
+        name="vit",
+        patch_size=8,
+        pool="mean",
+        hidden="drop",
+        size=dict(embed_dim=192, num_layers=4, num_heads=3, mlp_dim=768),
+      ),
+      text=dict(name="text", pool="mean", size=small),
+    ),
+    fusion=dict(name="joint", size=small),
+    shared_dim=128,
+    # As in tokenizer.py, whose checkpoint it comes from.
+    visual_tokenizer=dict(
+      name="vq",
+      patch_size=8,
+      num_codes=512,
+      code_dim=16,
+      encoder_size=small,
+      decoder_size=small,
+    ),
+  )
+  c.tasks = dict(
+    main=dict(
+      objectives=dict(
+        mlm=dict(name="masked_lm", weight=0.3),
+        vtp=dict(name="vision_token_prediction", weight=0.3),
+        contrastive=dict(
+          name="contrastive", weight=1.0, views=("masked", "clean")
+        ),
+      )
+    )
+  )
+  c.train = dict(num_steps=500, batch_size=64)
+  c.optimizer = dict(peak_lr=1.5e-3, warmup_steps=50, weight_decay=0.05)
+  c.init = dict(
+    from_checkpoint=str(ROOT / "runs/quickstart/tokenizer"),
+    new=("(?!visual_tokenizer/).*",),
+  )
+  c.finetune = dict(frozen=("visual_tokenizer/.*",))
+  c.checkpoint = dict(every_steps=100)
+  c.log = dict(every_steps=20)
+  c.evaluators = dict(
+    unseen_artist=dict(name="retrieval", data=dict(split="unseen_artist")),
+    unseen_concept=dict(name="retrieval", data=dict(split="unseen_concept")),
+  )
+  return c

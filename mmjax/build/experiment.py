@@ -1,0 +1,238 @@
+"""A config made ready to run: placed, compiled on demand, not yet started."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections as mlc
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from mmjax.build import parts as parts_lib
+from mmjax.build import settings as settings_lib
+from mmjax.core import errors, trees
+from mmjax.finetune import freeze
+from mmjax.sharding import mesh as mesh_lib
+from mmjax.sharding import partition, rules
+from mmjax.train import flops, optimizer, predict, state, step
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Everything that a run needs but its state and its data position."""
+
+  config: mlc.ConfigDict
+  parts: parts_lib.Parts
+  mesh: Mesh
+  rules: rules.Rules
+  train_step: step.TrainStep
+  trainable: Mapping[str, bool]  # By parameter name.
+  abstract_state: Any  # Shapes with shardings.
+  batch_size: int
+
+  @property
+  def shardings(self) -> Any:
+    """Where each array of the state lives."""
+    return jax.tree.map(lambda x: x.sharding, self.abstract_state)
+
+  @functools.cached_property
+  def step_fn(self) -> Any:
+    """The jitted step; it donates its state."""
+    batch = partition.batch_sharding(self.mesh)
+    everywhere = partition.replicated(self.mesh)
+    return jax.jit(
+      self.train_step,
+      in_shardings=(self.shardings, batch),
+      out_shardings=(self.shardings, everywhere),
+      donate_argnums=0,
+    )
+
+  def run_step(self, state: Any, batches: Any) -> tuple[Any, Any]:
+    """One step, with names resolved to this mesh."""
+    with predict.placement(self.mesh, self.rules):
+      return self.step_fn(state, batches)
+
+  def lower_step(self) -> Any:
+    """The step, lowered for the abstract state and batch."""
+    with predict.placement(self.mesh, self.rules):
+      return self.step_fn.lower(self.abstract_state, self.abstract_batches())
+
+  def abstract_batches(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    """Shapes of the batches, by task and field."""
+    return _abstract_batches(self.parts, self.batch_size)
+
+  def put(self, batches: Mapping[str, Mapping[str, np.ndarray]]) -> Any:
+    """Places this process's rows of each task's batch."""
+    return {
+      task: partition.put_batch(
+        {k: v for k, v in batch.items() if k in self.parts.fields[task]},
+        self.mesh,
+      )
+      for task, batch in batches.items()
+    }
+
+  @functools.cached_property
+  def predictor(self) -> predict.Predictor:
+    """Runs functions of the model for evaluators."""
+    fields = frozenset(f for specs in self.parts.fields.values() for f in specs)
+    return predict.Predictor(self.parts.model, self.mesh, self.rules, fields)
+
+  def chance(self) -> dict[str, float | None]:
+    """The loss in nats of a model that knows nothing, by objective."""
+    return {
+      name: item.objective.chance(self.parts.info, self.batch_size)
+      for name, item in self.parts.objectives.items()
+    }
+
+  def num_params(self) -> tuple[int, int]:
+    """Number of parameters, and of those that are trained."""
+    trained, _ = trees.split(self.abstract_state.params, self.trainable)
+    return (
+      trees.num_params(self.abstract_state.params),
+      trees.num_params(trained),
+    )
+
+  def flops_per_example(self) -> float:
+    """Of a training step; what remat computes again does not count."""
+    train_step = self.train_step
+    if _rematerializes(self.config):
+      config = _without_remat(self.config)
+      train_step = dataclasses.replace(
+        train_step, model=parts_lib.make_parts(config).model
+      )
+    count = flops.count_flops(
+      train_step, self.abstract_state, self.abstract_batches()
+    )
+    return count / self.batch_size
+
+
+def prepare(config: mlc.ConfigDict) -> Experiment:
+  """Makes an experiment from a resolved config, without touching a device.
+
+  Raises:
+    UserError: parts that don't exist or don't fit, a batch that does not
+      divide over the devices, patterns that match nothing.
+  """
+  train = settings_lib.settings(config, "train")
+  mesh_settings = settings_lib.settings(config, "mesh")
+  mesh = mesh_lib.make_mesh(mesh_settings.shape)
+  table = rules.rules(mesh_settings.rules)
+  mesh_lib.check_batch_size(train.batch_size, train.accumulate, mesh)
+  parts = parts_lib.make_parts(config)
+  _check_accumulation(parts, train.accumulate)
+
+  boxed = jax.eval_shape(
+    functools.partial(init_variables, parts=parts, batch_size=train.batch_size),
+    jax.random.key(0),
+  )
+  names = list(trees.flatten(nn.meta.unbox(boxed["params"])))
+  finetune = settings_lib.settings(config, "finetune")
+  trainable = freeze.trainable_mask(
+    nn.meta.unbox(boxed["params"]), finetune.trainable, finetune.frozen
+  )
+  _check_frozen(parts, trainable)
+  opt_settings = settings_lib.settings(config, "optimizer")
+  opt = optimizer.make_optimizer(
+    opt_settings, train.num_steps, [n for n in names if trainable[n]]
+  )
+
+  abstract = jax.eval_shape(
+    lambda v, rng: state.create(
+      v,
+      optimizer=opt,
+      trainable=trainable,
+      ema=bool(opt_settings.ema_decay),
+      rng=rng,
+    ),
+    nn.meta.unbox(boxed),
+    jax.random.key(0),
+  )
+  specs = partition.param_specs(boxed["params"], mesh, table)
+  shardings = partition.state_shardings(abstract, specs, mesh)
+  abstract = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    abstract,
+    shardings,
+  )
+  train_step = step.TrainStep(
+    parts.model,
+    parts.objectives,
+    opt,
+    trainable,
+    train.accumulate,
+    opt_settings.ema_decay,
+  )
+  return Experiment(
+    config,
+    parts,
+    mesh,
+    table,
+    train_step,
+    trainable,
+    abstract,
+    train.batch_size,
+  )
+
+
+def init_variables(
+  rng: jax.Array, *, parts: parts_lib.Parts, batch_size: int
+) -> dict[str, Any]:
+  """Fresh variables of the model, boxed with logical axes."""
+  batches = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), _abstract_batches(parts, batch_size)
+  )
+  return step.initialize(parts.model, parts.objectives, batches, rng)
+
+
+def _abstract_batches(parts, batch_size):
+  return {
+    task: {
+      name: jax.ShapeDtypeStruct((batch_size, *spec.shape), spec.dtype)
+      for name, spec in specs.items()
+    }
+    for task, specs in parts.fields.items()
+  }
+
+
+def _check_accumulation(parts, accumulate):
+  if accumulate == 1:
+    return
+  for name, item in parts.objectives.items():
+    if getattr(item.objective, "couples_examples", False):
+      raise errors.UserError(
+        f"The objective {name!r} compares the examples of a batch, so "
+        f"train.accumulate={accumulate} micro-batches are not one large "
+        "batch. Set train.accumulate=1, or the objective's "
+        "negatives='micro_batch' to accept fewer negatives."
+      )
+
+
+def _check_frozen(parts, trainable):
+  for name, item in parts.objectives.items():
+    for part in getattr(item.objective, "needs_frozen", ()):
+      loose = [
+        n for n, t in trainable.items() if t and n.startswith(f"{part}/")
+      ]
+      if loose:
+        raise errors.UserError(
+          f"The objective {name!r} needs a frozen {part}, but {len(loose)} "
+          f"of its parameters would be trained, e.g. {loose[0]!r}. Add "
+          f"'{part}/.*' to finetune.frozen."
+        )
+
+
+def _rematerializes(config):
+  sections = [*config.model.encoders.values(), config.model.fusion]
+  return any(s.remat != "none" for s in sections if s and "remat" in s)
+
+
+def _without_remat(config):
+  copy = mlc.ConfigDict(config.to_dict())
+  for section in [*copy.model.encoders.values(), copy.model.fusion]:
+    if section and "remat" in section:
+      section.remat = "none"
+  return copy

@@ -1,0 +1,313 @@
+"""Makes pipelines, the model, the objectives and the evaluators."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import ml_collections as mlc
+import numpy as np
+from flax import linen as nn
+
+from mmjax import models
+from mmjax.build import settings as settings_lib
+from mmjax.core import errors, precision, registry
+from mmjax.core.batch import FieldSpec
+from mmjax.core.interfaces import ModelInfo, Objective
+from mmjax.data import loader, pipeline
+from mmjax.evaluators import EVALUATORS
+from mmjax.models.multimodal import MultimodalModel
+from mmjax.models.shared_space import SharedSpace
+from mmjax.objectives import OBJECTIVES
+from mmjax.objectives.multitask import Objectives, WeightedObjective
+
+
+def make_pipelines(config: mlc.ConfigDict) -> dict[str, pipeline.Pipeline]:
+  """One pipeline per task: `config.data` with the task's changes.
+
+  Raises:
+    UserError: no task, or a task without objectives.
+  """
+  if not config.tasks:
+    raise errors.UserError("config.tasks is empty: nothing to train.")
+  if config.mixture not in settings_lib.MIXTURES:
+    raise errors.unknown("mixture", config.mixture, settings_lib.MIXTURES)
+  pipelines = {}
+  for name, task in config.tasks.items():
+    if not task.objectives:
+      raise errors.UserError(f"config.tasks.{name}.objectives is empty.")
+    pipelines[name] = make_pipeline(config, task.data)
+  return pipelines
+
+
+def make_pipeline(
+  config: mlc.ConfigDict, changes: Mapping[str, Any]
+) -> pipeline.Pipeline:
+  """A pipeline of `config.data` with some keys changed."""
+  merged = _merge(config.data.to_dict(), _plain(changes))
+  return pipeline.build_pipeline(merged)
+
+
+def _merge(
+  base: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+  merged = dict(base)
+  for key, value in changes.items():
+    if key not in base and base:
+      raise errors.unknown("key of config.data", key, base)
+    inner = base.get(key)
+    nested = isinstance(value, Mapping) and isinstance(inner, Mapping)
+    merged[key] = _merge(inner, value) if nested else value
+  return merged
+
+
+def _plain(value: Any) -> Any:
+  return value.to_dict() if isinstance(value, mlc.ConfigDict) else value
+
+
+def make_objectives(
+  config: mlc.ConfigDict, pipelines: Mapping[str, pipeline.Pipeline]
+) -> Objectives:
+  """All objectives of all tasks, by name.
+
+  Raises:
+    UserError: a name stands in two tasks, or all weights are zero.
+  """
+  objectives: dict[str, WeightedObjective] = {}
+  for task_name, task in config.tasks.items():
+    facts = {"num_classes": len(pipelines[task_name].class_names or ())}
+    for name, section in task.objectives.items():
+      if name in objectives:
+        raise errors.UserError(
+          f"Two tasks have an objective {name!r}; names must differ."
+        )
+      path = f"tasks.{task_name}.objectives.{name}"
+      made = plug_in(
+        "objective", path, section, OBJECTIVES, facts, skip=("weight",)
+      )
+      objectives[name] = WeightedObjective(
+        task_name, made, float(task.weight) * float(section.weight)
+      )
+  if not any(item.weight for item in objectives.values()):
+    raise errors.UserError("The weights of all objectives are zero.")
+  return objectives
+
+
+def plug_in(
+  kind: str,
+  path: str,
+  section: Mapping[str, Any],
+  table: Mapping[str, Any],
+  facts: Mapping[str, Any],
+  skip: tuple[str, ...] = (),
+) -> Any:
+  """Makes what `section["name"]` names, with the section's other fields.
+
+  `facts` are what the config need not say; each is passed if the factory has
+  an argument of that name. A fact that the section also sets must agree.
+  """
+  fields = dict(_plain(section))
+  factory = registry.lookup(kind, fields.pop("name", ""), table)
+  for key in skip:
+    fields.pop(key, None)
+  known = inspect.signature(factory).parameters
+  given = {key: value for key, value in facts.items() if key in known}
+  for key, value in given.items():
+    if isinstance(value, int) and fields.get(key, value) != value:
+      raise errors.UserError(
+        f"config.{path}.{key}={fields[key]} but the data has {value}."
+      )
+  return registry.construct(path, factory, fields, **given)
+
+
+def make_model(
+  config: mlc.ConfigDict,
+  main: pipeline.Pipeline,
+  objectives: Mapping[str, Objective],
+) -> tuple[MultimodalModel, ModelInfo]:
+  """The model with the heads that the objectives bring.
+
+  Args:
+    config: the group `model` is read.
+    main: the pipeline that gives the vocabulary and the picture's size.
+    objectives: by name.
+  """
+  group = settings_lib.settings(config, "model")
+  policy = precision.policy(group.precision)
+  facts = model_facts(config, main) | {"precision": policy}
+  encoders = {
+    name: plug_in(
+      "encoder", f"model.encoders.{name}", section, models.ENCODERS, facts
+    )
+    for name, section in group.encoders.items()
+  }
+  fusion = group.fusion and plug_in(
+    "fusion", "model.fusion", group.fusion, models.FUSIONS, facts
+  )
+  tokenizer = group.visual_tokenizer and plug_in(
+    "visual tokenizer",
+    "model.visual_tokenizer",
+    group.visual_tokenizer,
+    models.VISUAL_TOKENIZERS,
+    facts,
+  )
+  space = group.shared_dim and SharedSpace(
+    group.shared_dim, tuple(sorted(encoders)), precision=policy
+  )
+  info = ModelInfo(
+    embed_dim=fusion.size.embed_dim if fusion else 0,
+    vocab_size=facts.get("vocab_size", 0),
+    codebook_size=tokenizer.codebook.num_codes if tokenizer else 0,
+    modalities=tuple(sorted(encoders)),
+  )
+  heads = make_heads(objectives, info, facts)
+  model = MultimodalModel(
+    encoders, fusion or None, space or None, heads, tokenizer or None
+  )
+  return model, info
+
+
+def model_facts(
+  config: mlc.ConfigDict, main: pipeline.Pipeline
+) -> dict[str, Any]:
+  """What the data says about the model."""
+  facts: dict[str, Any] = {}
+  if main.tokenizer is not None:
+    facts["vocab_size"] = main.tokenizer.vocab_size
+    facts["max_tokens"] = main.specs["text"].shape[0]
+  if "image" in main.specs:
+    facts["image_size"] = main.specs["image"].shape[0]
+  return facts
+
+
+def make_heads(
+  objectives: Mapping[str, Objective], info: ModelInfo, facts: Mapping[str, Any]
+) -> dict[str, nn.Module]:
+  """The heads that objectives bring, each made once.
+
+  Raises:
+    UserError: two objectives bring different heads of one name.
+  """
+  wanted: dict[str, Any] = {}
+  for name, objective in objectives.items():
+    for head, what in objective.heads(info).items():
+      if head in wanted and wanted[head] != what:
+        raise errors.UserError(
+          f"Two objectives bring a head {head!r}: {wanted[head]} and "
+          f"{what} (of {name!r})."
+        )
+      wanted[head] = what
+  return {
+    head: what
+    if isinstance(what, nn.Module)
+    else plug_in("head", f"heads.{head}", what, models.HEADS, facts)
+    for head, what in wanted.items()
+  }
+
+
+def check_fields(
+  objectives: Objectives,
+  info: ModelInfo,
+  pipelines: Mapping[str, pipeline.Pipeline],
+) -> None:
+  """Checks that each task's data has what its objectives read.
+
+  Raises:
+    UserError: names objective, field, what it expects and what there is.
+  """
+  for name, item in objectives.items():
+    have = pipelines[item.task].specs
+    for field, want in item.objective.fields(info).items():
+      if field not in have:
+        raise errors.UserError(
+          f"The objective {name!r} reads the field {field!r} ({want}), "
+          f"which the data of task {item.task!r} lacks."
+          f"{errors.nearest(field, have)} It has {sorted(have)}."
+        )
+      if not _fits(want, have[field]):
+        raise errors.UserError(
+          f"The objective {name!r} expects {field!r} as {want}, the data "
+          f"of task {item.task!r} has {have[field]}."
+        )
+
+
+def _fits(want: FieldSpec, have: FieldSpec) -> bool:
+  return (
+    np.dtype(want.dtype) == np.dtype(have.dtype)
+    and len(want.shape) == len(have.shape)
+    and all(
+      w is None or w == h for w, h in zip(want.shape, have.shape, strict=True)
+    )
+  )
+
+
+def make_evaluators(
+  config: mlc.ConfigDict,
+  objectives: Objectives,
+  info: ModelInfo,
+  batch_size: int,
+) -> dict[str, Any]:
+  """The evaluators by name; each opens its data only when it runs."""
+  return {
+    name: _make_evaluator(config, name, section, objectives, info, batch_size)
+    for name, section in config.evaluators.items()
+  }
+
+
+def _make_evaluator(config, name, section, objectives, info, batch_size):
+  main = make_pipeline(config, _plain(section.data))
+  plain_objectives = {k: v.objective for k, v in objectives.items()}
+  facts = {
+    "batches": batches_of(main, batch_size),
+    "tokenizer": main.tokenizer,
+    "class_names": tuple(main.class_names or ()),
+    "num_classes": len(main.class_names or ()),
+    "objectives": plain_objectives,
+    "chance": {
+      k: v.chance(info, batch_size) for k, v in plain_objectives.items()
+    },
+  }
+  skip = ["every_steps", "data"]
+  for key, value in section.items():
+    # `gallery_data` becomes the argument `gallery_batches`.
+    if key.endswith("_data"):
+      skip.append(key)
+      facts[f"{key.removesuffix('_data')}_batches"] = batches_of(
+        make_pipeline(config, _plain(value)), batch_size
+      )
+  return plug_in(
+    "evaluator", f"evaluators.{name}", section, EVALUATORS, facts, tuple(skip)
+  )
+
+
+def batches_of(
+  source: pipeline.Pipeline, batch_size: int
+) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
+  """A function that makes a fresh pass over a pipeline's examples."""
+  return lambda: loader.eval_batches(source, batch_size=batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """All that a config describes, before anything is placed on a device."""
+
+  pipelines: Mapping[str, pipeline.Pipeline]
+  objectives: Objectives
+  model: MultimodalModel
+  info: ModelInfo
+
+  @property
+  def fields(self) -> dict[str, dict[str, FieldSpec]]:
+    """What a batch holds, by task."""
+    return {task: dict(p.specs) for task, p in self.pipelines.items()}
+
+
+def make_parts(config: mlc.ConfigDict) -> Parts:
+  """Makes data, objectives and model, and checks that they fit."""
+  pipelines = make_pipelines(config)
+  objectives = make_objectives(config, pipelines)
+  plain = {name: item.objective for name, item in objectives.items()}
+  main = make_pipeline(config, {})
+  model, info = make_model(config, main, plain)
+  check_fields(objectives, info, pipelines)
+  return Parts(pipelines, objectives, model, info)

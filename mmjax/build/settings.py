@@ -1,0 +1,223 @@
+"""The groups of a config, each as a typed dataclass with its defaults."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections as mlc
+
+from mmjax import evaluators, models, objectives
+from mmjax.core import config as config_lib
+from mmjax.core import errors, registry
+from mmjax.data import pipeline
+from mmjax.data.transforms import image, label, text
+from mmjax.sharding.mesh import MeshShape
+from mmjax.train.optimizer import OptimizerSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+  """How long and how large."""
+
+  num_steps: int = 1000  # Optimizer steps.
+  batch_size: int = 64  # Examples a step and task, over all hosts.
+  accumulate: int = 1  # Micro-batches a step.
+  seed: int = 0
+
+  def __post_init__(self):
+    for name in ("num_steps", "batch_size", "accumulate"):
+      if getattr(self, name) < 1:
+        raise errors.UserError(
+          f"{name}={getattr(self, name)}, expected 1 or more."
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshSettings(MeshShape):
+  """The mesh, and the rules that place arrays on it."""
+
+  rules: str = "data_parallel"
+
+  @property
+  def shape(self) -> MeshShape:
+    """The mesh alone."""
+    fields = {
+      f.name: getattr(self, f.name) for f in dataclasses.fields(MeshShape)
+    }
+    return MeshShape(**fields)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitSettings:
+  """Where parameters come from."""
+
+  from_checkpoint: str = ""  # A workdir; "" = from scratch.
+  step: str = "latest"  # "latest", "best" or a number.
+  rename: tuple[tuple[str, str], ...] = ()  # (pattern, name in the model).
+  new: tuple[str, ...] = ()  # Patterns of parameters that start fresh.
+  dropped: tuple[str, ...] = ()  # Patterns of the checkpoint's, not used.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+  """Which parameters are trained: `trainable` without `frozen`."""
+
+  trainable: tuple[str, ...] = (".*",)
+  frozen: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+  """When to save, what to keep."""
+
+  every_steps: int = 0  # 0 = at the end only.
+  keep: int = 2  # Newest checkpoints.
+  best_metric: str = ""  # "<evaluator>/<metric>": its best is kept too.
+  best_mode: str = "max"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogSettings:
+  """What to write while training."""
+
+  every_steps: int = 50
+  tensorboard: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+  """The parts of the model; each names what it is and its fields."""
+
+  encoders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  fusion: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  visual_tokenizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  shared_dim: int = 0  # Channels of the shared space; 0 = none.
+  precision: str = "auto"  # See `core.precision`.
+
+
+GROUPS: dict[str, Any] = {
+  "data": pipeline.DataConfig,
+  "model": ModelSettings,
+  "train": TrainSettings,
+  "mesh": MeshSettings,
+  "optimizer": OptimizerSettings,
+  "init": InitSettings,
+  "finetune": FinetuneSettings,
+  "checkpoint": CheckpointSettings,
+  "log": LogSettings,
+}
+MIXTURES = ("sum",)
+TASK = {"weight": 1.0, "data": {}, "objectives": {}}
+
+
+def defaults() -> dict[str, Any]:
+  """Every group with its defaults, as plain values."""
+  groups = {name: _plain_defaults(cls) for name, cls in GROUPS.items()}
+  return {
+    "stage": "train",
+    "mixture": "sum",
+    "tasks": {},
+    "evaluators": {},
+    **groups,
+  }
+
+
+def _plain_defaults(cls: Any) -> dict[str, Any]:
+  return {
+    f.name: dict(v) if isinstance(v, Mapping) else v
+    for f in dataclasses.fields(cls)
+    for v in [getattr(cls(), f.name)]
+  }
+
+
+def resolve(config: mlc.ConfigDict) -> mlc.ConfigDict:
+  """Completes a config: every key that mmjax knows stands in the result.
+
+  Raises:
+    UserError: an unknown group, key, plug-in or mixture.
+  """
+  resolved = config_lib.complete(config, defaults())
+  with resolved.unlocked():
+    for task in resolved.tasks.values():
+      for key, value in TASK.items():
+        if key not in task:
+          task[key] = (
+            mlc.ConfigDict(value) if isinstance(value, dict) else value
+          )
+      for objective in task.objectives.values():
+        if "weight" not in objective:
+          objective.weight = 1.0
+        _fill("objective", objective, objectives.OBJECTIVES)
+    for encoder in resolved.model.encoders.values():
+      _fill("encoder", encoder, models.ENCODERS)
+    if resolved.model.fusion:
+      _fill("fusion", resolved.model.fusion, models.FUSIONS)
+    if resolved.model.visual_tokenizer:
+      _fill(
+        "visual tokenizer",
+        resolved.model.visual_tokenizer,
+        models.VISUAL_TOKENIZERS,
+      )
+    for evaluator in resolved.evaluators.values():
+      for key, value in (("every_steps", 0), ("data", {})):
+        if key not in evaluator:
+          evaluator[key] = mlc.ConfigDict(value) if value == {} else value
+      _fill("evaluator", evaluator, evaluators.EVALUATORS)
+    _fill_data(resolved.data)
+  resolved.lock()
+  return resolved
+
+
+def _fill_data(data: mlc.ConfigDict) -> None:
+  """Adds the defaults of the transforms whose sections are there."""
+  if data.image:
+    _fill_fields(data.image, image.ImageTransform)
+    if "mask" in data.image and data.image.mask:
+      _fill_fields(data.image.mask, image.MaskImage, without=("grid",))
+  if data.text:
+    _fill_fields(data.text, text.TextTransform)
+    if not data.text.field:
+      _fill_fields(data.text, text.Caption)
+    if "mask" in data.text and data.text.mask:
+      _fill_fields(data.text.mask, text.MaskText, without=("max_tokens",))
+  if data.label:
+    _fill_fields(data.label, label.LabelTransform, without=("names",))
+
+
+def _fill(kind: str, section: mlc.ConfigDict, table: Mapping[str, Any]) -> None:
+  """Adds the defaults of the plug-in that a section names."""
+  if "name" not in section:
+    raise errors.UserError(
+      f"This {kind} has no 'name': {section.to_dict()}. Known: {sorted(table)}."
+    )
+  factory = registry.lookup(kind, section.name, table)
+  _fill_fields(section, factory, without=("name",))
+
+
+def _fill_fields(
+  section: mlc.ConfigDict, factory: Any, *, without: tuple[str, ...] = ()
+) -> None:
+  for name, parameter in inspect.signature(factory).parameters.items():
+    simple = isinstance(parameter.default, (bool, int, float, str, tuple))
+    if simple and name not in section and name not in without:
+      section[name] = parameter.default
+    elif (
+      name in section
+      and isinstance(parameter.default, float)
+      and type(section[name]) is int
+    ):
+      section[name] = float(section[name])
+
+
+def settings(config: mlc.ConfigDict, group: str) -> Any:
+  """One group as its dataclass.
+
+  Raises:
+    UserError: an unknown key or a wrong value.
+  """
+  fields = {
+    key: tuple(value) if isinstance(value, list) else value
+    for key, value in config[group].to_dict().items()
+  }
+  return registry.construct(group, GROUPS[group], fields)

@@ -1,0 +1,261 @@
+"""A training run from start, or from where it was left, to its end."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections as mlc
+import numpy as np
+
+from mmjax.build import evaluation, experiment, initial
+from mmjax.build import settings as settings_lib
+from mmjax.core import config as config_lib
+from mmjax.core import errors
+from mmjax.data import loader, prefetch
+from mmjax.train import checkpoint, loop, metrics, signals, writers
+from mmjax.train.state import TrainState
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+
+class Listener:
+  """What the command line shows of a run; this one shows nothing."""
+
+  def on_start(self, run: "Run", first_step: int) -> None:
+    """Everything is built and placed; the first step comes next."""
+
+  def on_step(self, step: int) -> None:
+    """A step was handed to the device."""
+
+  def on_log(self, row: Mapping[str, Any]) -> None:
+    """A row was written to the log."""
+
+  def on_message(self, text: str) -> None:
+    """Something the user should read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """How a run ended."""
+
+  step: int
+  finished: bool  # False: it was asked to stop and can be resumed.
+  results: Mapping[str, float]  # Of the evaluation at the end.
+
+
+def open_workdir(workdir: Path, config: mlc.ConfigDict) -> None:
+  """Writes the config, or checks that the workdir was made with the same.
+
+  Raises:
+    UserError: the workdir holds a run of another config; nothing is changed.
+  """
+  path = workdir / CONFIG_FILE
+  new = config_lib.plain(config)
+  if path.exists():
+    changed = checkpoint.compare_configs(json.loads(path.read_text()), new)
+    if changed:
+      raise errors.UserError(
+        f"{workdir} holds a run of another config:\n{changed}\nUse another "
+        "--workdir, or the config that it was started with."
+      )
+  elif any((workdir / "checkpoints").glob("*")):
+    raise errors.UserError(
+      f"{workdir} has checkpoints but no {CONFIG_FILE}; use another --workdir."
+    )
+  workdir.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(json.dumps(new, indent=2, sort_keys=True))
+  temporary.replace(path)
+
+
+class Run:
+  """One training run in one workdir."""
+
+  def __init__(
+    self,
+    config: mlc.ConfigDict,
+    workdir: Path,
+    listener: Listener | None = None,
+  ):
+    self.config = config
+    self.workdir = workdir
+    self.listener = listener or Listener()
+    self.train = settings_lib.settings(config, "train")
+    self.log = settings_lib.settings(config, "log")
+    self.saving = settings_lib.settings(config, "checkpoint")
+    self.experiment = experiment.prepare(config)
+    self.objectives = self.experiment.parts.objectives
+    open_workdir(workdir, config)
+    self._save_tokenizer()
+    self.checkpointer = checkpoint.Checkpointer(
+      workdir / "checkpoints",
+      keep=self.saving.keep,
+      best_metric=self.saving.best_metric or None,
+      best_mode=self.saving.best_mode,
+    )
+    self.evaluation = evaluation.Evaluation(config, self.experiment, workdir)
+    self.results: dict[str, float] = {}  # Of the evaluation at ...
+    self.results_step = 0  # ... this step.
+    self.init_report = ""
+
+  def _save_tokenizer(self):
+    for source in self.experiment.parts.pipelines.values():
+      if source.tokenizer is not None:
+        source.tokenizer.save(self.workdir / TOKENIZER_FILE)
+
+  def execute(self) -> Outcome:
+    """Trains until the end or until asked to stop; saves either way."""
+    with signals.StopSignal() as stop:
+      state = self._start()
+      first = int(jax.device_get(state.step))
+      writer = writers.open_writers(
+        self.workdir, resume_step=first, tensorboard=self.log.tensorboard
+      )
+      if first >= self.train.num_steps:
+        self.checkpointer.close()
+        writer.close()
+        return Outcome(first, True, self.evaluation.read_results(first))
+      if first == 0:
+        writer.write(self._start_row())
+      self.listener.on_start(self, first)
+      batches = prefetch.Prefetcher(self._batches(first), self.experiment.put)
+      try:
+        state, step = self._loop(state, batches, writer, stop)
+      finally:
+        batches.close()
+        writer.close()
+    finished = step == self.train.num_steps
+    self.checkpointer.close()
+    return Outcome(step, finished, self.results)
+
+  def _start(self) -> TrainState:
+    if self.checkpointer.latest() is not None:
+      step, state, _ = self.checkpointer.restore(self.experiment.abstract_state)
+      self.init_report = f"resumed from step {step} of {self.workdir}"
+      return state
+    state, self.init_report = initial.initial_state(
+      self.config, self.experiment
+    )
+    return state
+
+  def _batches(self, first: int) -> Iterator[dict[str, Any]]:
+    iterators = {
+      task: loader.train_batches(
+        source,
+        batch_size=self.train.batch_size,
+        seed=self.train.seed,
+        start_step=first,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+      )
+      for task, source in self.experiment.parts.pipelines.items()
+    }
+    while True:
+      yield {task: next(iterator) for task, iterator in iterators.items()}
+
+  def _loop(self, state, batches, writer, stop):
+    meter = metrics.Meter(
+      examples_per_step=self.train.batch_size
+      * len(self.experiment.parts.pipelines),
+      tokens_per_step=self._tokens_per_step(),
+      flops_per_step=(
+        self.experiment.flops_per_example() * self.train.batch_size
+      ),
+      peak_flops=metrics.measure_peak_flops(),
+    )
+    log_every = self.log.every_steps
+
+    def on_metrics(step, device_metrics):
+      meter.add(step, device_metrics)
+      self.listener.on_step(step)
+      if step % log_every == 0 or step in (1, self.train.num_steps):
+        row = meter.row(input_wait_secs=batches.reset())
+        row |= {"kind": "train", "learning_rate": self._learning_rate(step)}
+        writer.write(row)
+        self.listener.on_log(row)
+        if row.get("skipped", 0.0) >= 1.0 and step > 1:
+          raise FloatingPointError(
+            f"No step since the last log had a finite gradient (step "
+            f"{step}). The last checkpoint is intact."
+          )
+
+    hooks = [
+      loop.Hook(
+        lambda step, state: self._evaluate(step, state, writer, meter), 1, False
+      )
+    ]
+    hooks.append(loop.Hook(self._save, self.saving.every_steps))
+    state, step = loop.run(
+      self.experiment.run_step,
+      state,
+      batches,
+      num_steps=self.train.num_steps,
+      on_metrics=on_metrics,
+      hooks=hooks,
+      should_stop=lambda: stop.requested,
+    )
+    if self.checkpointer.latest() != step:
+      self._save(step, state)
+    return state, step
+
+  def _evaluate(self, step, state, writer, meter):
+    last = step == self.train.num_steps
+    names = self.evaluation.due(step, last)
+    if not names:
+      return
+    with meter.paused():
+      self.results_step = step
+      self.results = self.evaluation.run(
+        state.ema_variables, step, names, pictures=last
+      )
+    row = {"kind": "eval", "step": step, "time": time.time(), **self.results}
+    writer.write(row)
+    self.listener.on_log(row)
+
+  def _save(self, step, state):
+    self.checkpointer.save(
+      step,
+      state,
+      initial.checkpoint_meta(self.config, self.experiment, state, step),
+      metrics=self.results if self.results_step == step else None,
+    )
+
+  def _learning_rate(self, step):
+    from mmjax.train import optimizer
+
+    settings = settings_lib.settings(self.config, "optimizer")
+    return float(
+      optimizer.learning_rate(
+        settings, max(self.train.num_steps, settings.warmup_steps)
+      )(step - 1)
+    )
+
+  def _tokens_per_step(self):
+    return sum(
+      int(np.prod(specs["text"].shape)) * self.train.batch_size
+      for specs in self.experiment.parts.fields.values()
+      if "text" in specs
+    )
+
+  def _start_row(self) -> dict[str, Any]:
+    total, trained = self.experiment.num_params()
+    return {
+      "kind": "start",
+      "step": 0,
+      "time": time.time(),
+      "stage": self.config.stage,
+      "versions": initial.versions(),
+      "device": initial.device_name(),
+      "num_params": total,
+      "trainable_params": trained,
+      "num_steps": self.train.num_steps,
+      "batch_size": self.train.batch_size,
+      "flops_per_example": self.experiment.flops_per_example(),
+      "init": self.init_report,
+      "chance": self.experiment.chance(),
+    }

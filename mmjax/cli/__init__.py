@@ -1,0 +1,1 @@
+"""The command line: one thin program per verb. Start with `main.py`."""

@@ -1,0 +1,107 @@
+"""The optimizer: clip, AdamW, decay mask, learning rate per pattern."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from mmjax.core import errors, trees
+from mmjax.train import schedules
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+  """AdamW (Loshchilov & Hutter 2019) and what stands around it."""
+
+  peak_lr: float = 1e-3
+  warmup_steps: int = 0  # Optimizer steps.
+  schedule: str = "cosine"  # See `schedules`.
+  end_factor: float = 0.0  # Of the peak, for "cosine".
+  weight_decay: float = 0.05
+  # Names of parameters that decay: matrices, not biases, norms or tables of
+  # positions.
+  decay: tuple[str, ...] = (".*/kernel", ".*/tokens/table")
+  b1: float = 0.9
+  b2: float = 0.95
+  epsilon: float = 1e-8
+  clip_norm: float = 1.0  # Of the gradient of all parameters; 0 = off.
+  # (pattern, factor on the learning rate); the first that matches counts.
+  lr_factors: tuple[tuple[str, float], ...] = ()
+  ema_decay: float = 0.0  # Of the moving average of parameters; 0 = none.
+
+  def __post_init__(self):
+    if not self.peak_lr > 0:
+      raise errors.UserError(f"peak_lr={self.peak_lr}, expected > 0.")
+    if not 0 <= self.ema_decay < 1:
+      raise errors.UserError(f"ema_decay={self.ema_decay}, expected [0, 1).")
+
+
+def learning_rate(
+  settings: OptimizerSettings, num_steps: int
+) -> schedules.Schedule:
+  """The schedule of a run of `num_steps`."""
+  return schedules.schedule(
+    settings.schedule,
+    peak_lr=settings.peak_lr,
+    warmup_steps=settings.warmup_steps,
+    num_steps=num_steps,
+    end_factor=settings.end_factor,
+  )
+
+
+def make_optimizer(
+  settings: OptimizerSettings, num_steps: int, names: list[str]
+) -> optax.GradientTransformation:
+  """The optax chain for the trained parameters called `names`.
+
+  Raises:
+    UserError: a pattern of `lr_factors` matches none of them.
+  """
+  decay_patterns = [trees.compile_pattern(p) for p in settings.decay]
+
+  def decays(params: Any) -> Any:
+    return trees.map_names(
+      lambda n, _: any(p.fullmatch(n) for p in decay_patterns), params
+    )
+
+  # A run of fewer steps than its warm-up ends within it.
+  steps = max(num_steps, settings.warmup_steps)
+  chain = []
+  if settings.clip_norm:
+    chain.append(optax.clip_by_global_norm(settings.clip_norm))
+  chain += [
+    optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
+    optax.add_decayed_weights(settings.weight_decay, mask=decays),
+  ]
+  if settings.lr_factors:
+    chain.append(_scale_by_name(_factors(dict(settings.lr_factors), names)))
+  chain.append(optax.scale_by_learning_rate(learning_rate(settings, steps)))
+  return optax.chain(*chain)
+
+
+def _factors(
+  lr_factors: Mapping[str, float], names: list[str]
+) -> dict[str, float]:
+  factors: dict[str, float] = {}
+  for pattern, factor in lr_factors.items():
+    for name, hit in trees.match([pattern], names).items():
+      if hit:
+        factors.setdefault(name, factor)
+  return factors
+
+
+def _scale_by_name(
+  factors: Mapping[str, float],
+) -> optax.GradientTransformation:
+  def update(updates, params=None):
+    del params
+    return trees.map_names(lambda n, u: u * factors.get(n, 1.0), updates)
+
+  return optax.stateless(update)
+
+
+def update_ema(ema: Any, params: Any, decay: float) -> Any:
+  """Ema <- decay * ema + (1 - decay) * params."""
+  return jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)

@@ -1,0 +1,51 @@
+"""Every recipe under configs/ loads, and says how it is run."""
+
+import ast
+import json
+from pathlib import Path
+
+import ml_collections as mlc
+import pytest
+
+from mmjax.core import config as configs
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "configs").rglob("*.py"))
+
+
+def _names(file):
+  return file.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(params=FILES, ids=_names)
+def file(request):
+  return request.param
+
+
+def test_a_config_loads_to_plain_values(file):
+  config = configs.load(str(file))
+  assert isinstance(config, mlc.ConfigDict)
+  plain = configs.plain(config)
+  assert json.loads(json.dumps(plain)) == plain
+
+
+def test_loading_a_config_twice_gives_the_same(file):
+  first, second = (configs.plain(configs.load(str(file))) for _ in range(2))
+  assert configs.diff(first, second) == {}
+
+
+def test_a_config_says_how_it_is_run(file):
+  doc = ast.get_docstring(ast.parse(file.read_text())) or ""
+  assert f"mmjax train --config={_names(file)}" in doc, (
+    f"the docstring of {_names(file)} lacks its command"
+  )
+
+
+def test_a_config_imports_nothing_of_mmjax(file):
+  for node in ast.walk(ast.parse(file.read_text())):
+    names = (
+      [a.name for a in getattr(node, "names", [])]
+      if isinstance(node, ast.Import)
+      else [getattr(node, "module", "") or ""]
+    )
+    assert not any(n.split(".")[0] == "mmjax" for n in names)
