@@ -1,0 +1,254 @@
+"""What is in a data set, and what is broken: reads and decodes all of it."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjax.core import errors
+from mmjax.data import sources
+from mmjax.data.tokenizer import TextTokenizer
+from mmjax.data.transforms import image
+
+NUM_SAMPLES = 3
+NUM_PROBED = 10  # Examples that decide whether a field holds pictures.
+SHOWN = 80  # Characters of a text that a sample shows.
+LENGTHS = (4, 8, 16, 32, 64, 128, 256, 512)  # Edges of the histogram, tokens.
+AUDIO_OR_VIDEO = {
+  b"OggS": "ogg",
+  b"fLaC": "flac",
+  b"ID3": "mp3",
+}
+
+
+@dataclass(frozen=True)
+class CheckResult:
+  """What `check` found."""
+
+  source: str
+  splits: dict[str, int]  # Examples of each split.
+  checked: dict[str, int]  # Of each split that was looked at, how many.
+  fields: dict[str, str]  # What each field holds, in words.
+  samples: tuple[dict[str, str], ...]  # Some examples, fit to print.
+  text_lengths: dict[str, dict[str, int]]  # Field -> length -> examples.
+  broken: dict[str, tuple[str, ...]]  # Reason -> examples, as "split[index]".
+
+  @property
+  def num_checked(self) -> int:
+    return sum(self.checked.values())
+
+  @property
+  def num_broken(self) -> int:
+    return len({where for found in self.broken.values() for where in found})
+
+
+def check(
+  source: str,
+  split: str = "",
+  *,
+  path: str = "",
+  limit: int | None = None,
+  tokenizer: str = "starter",
+) -> CheckResult:
+  """Reads and decodes all examples.
+
+  Args:
+    source: a name as in a config, or the folder of a prepared TFDS data set.
+    split: to look at; "" is all that the source tells of, else "train".
+    path: where the data of a named source lie.
+    limit: look at no more than so many examples of a split.
+    tokenizer: that counts the tokens of the texts.
+
+  Raises:
+    UserError: neither a source nor such a folder, or an unknown split.
+  """
+  first = _open(source, split, path)
+  splits = dict(getattr(first, "splits", {split or "train": len(first)}))
+  survey = _Survey(TextTokenizer.load(tokenizer))
+  checked = {}
+  for name in [split] if split else splits:
+    opened = _open(source, name, path)
+    count = len(opened) if limit is None else min(len(opened), limit)
+    survey.find_pictures(opened, min(count, NUM_PROBED))
+    for index in range(count):
+      survey.add(f"{name}[{index}]", opened, index)
+    checked[name] = count
+  return CheckResult(
+    source=source,
+    splits=splits,
+    checked=checked,
+    fields=survey.describe(),
+    samples=tuple(survey.samples),
+    text_lengths={
+      field: _histogram(lengths) for field, lengths in survey.lengths.items()
+    },
+    broken={
+      reason: tuple(found) for reason, found in sorted(survey.broken.items())
+    },
+  )
+
+
+def _open(source: str, split: str, path: str) -> sources.Source:
+  if source.startswith(sources.TFDS_PREFIX):
+    name = source.removeprefix(sources.TFDS_PREFIX)
+    return sources.tfds_folder(name, split=split, path=path)
+  if source in sources.SOURCES:
+    return sources.open_source(source, split=split or "train", path=path)
+  if Path(source).expanduser().is_dir():
+    return sources.tfds_folder("", split=split, path=source)
+  if ":" in source:
+    return sources.open_source(source, split=split or "train", path=path)
+  raise errors.UserError(
+    f"{source!r} is neither a source nor a folder."
+    f"{errors.nearest(source, sources.SOURCES)} Expected one of "
+    f"{sorted(sources.SOURCES)}, 'tfds:NAME' with a path, "
+    "'package.module:Class', or a folder written by TFDS "
+    "(dataset_info.json and *.array_record* files)."
+  )
+
+
+class _Survey:
+  """Collects what is said about the examples, one at a time."""
+
+  def __init__(self, tokenizer: TextTokenizer):
+    self.samples: list[dict[str, str]] = []
+    self.lengths: dict[str, list[int]] = {}
+    self.broken: dict[str, list[str]] = {}
+    self._pictures: set[str] = set()
+    self._tokenizer = tokenizer
+    self._kinds: dict[str, set[str]] = {}
+    self._sizes: dict[str, list[tuple[int | float, ...]]] = {}
+
+  def find_pictures(self, opened: sources.Source, count: int) -> None:
+    """Finds the fields that hold pictures, by the first examples."""
+    for index in range(count):
+      try:
+        example = opened[index]
+      except Exception:  # `add` reports it.
+        continue
+      for name, value in example.items():
+        if isinstance(value, bytes) and name not in self._pictures:
+          with contextlib.suppress(ValueError):
+            image.decode(value)
+            self._pictures.add(name)
+
+  def add(self, where: str, opened: sources.Source, index: int) -> None:
+    """Looks at one example; `where` names it in reports."""
+    try:
+      example = opened[index]
+    except Exception as e:  # A damaged record raises nearly anything.
+      self._blame(f"cannot be read: {type(e).__name__}: {e}", where)
+      return
+    shown = {}
+    for name, value in example.items():
+      try:
+        kind, size, text = self._look(name, value)
+      except ValueError as e:
+        self._blame(f"{name}: {e}", where)
+        continue
+      self._kinds.setdefault(name, set()).add(kind)
+      self._sizes.setdefault(name, []).append(size)
+      shown[name] = text
+    if len(self.samples) < NUM_SAMPLES and len(shown) == len(example):
+      self.samples.append(shown)
+
+  def _blame(self, reason: str, where: str) -> None:
+    self.broken.setdefault(reason, []).append(where)
+
+  def _look(self, name: str, value: Any) -> tuple[str, tuple, str]:
+    if isinstance(value, str):
+      self.lengths.setdefault(name, []).append(
+        self._tokenizer.num_tokens(value)
+      )
+      text = value if len(value) <= SHOWN else value[: SHOWN - 3] + "..."
+      return "text, characters", (len(value),), text
+    if isinstance(value, bytes):
+      if name not in self._pictures:
+        kind = f"encoded bytes ({_format(value)}, not decoded), bytes"
+        return kind, (len(value),), f"<{len(value)} bytes, {_format(value)}>"
+      pixels = image.decode(value)
+      height, width = pixels.shape[:2]
+      mean = ", ".join(f"{c:.0f}" for c in pixels.mean(axis=(0, 1)))
+      text = f"<{width}x{height} picture, mean RGB {mean}>"
+      return "picture, width x height", (width, height), text
+    array = np.asarray(value)
+    if array.ndim == 0 and array.dtype.kind in "biuf":
+      return f"number, {array.dtype}", (array.item(),), str(value)
+    shape = "x".join(map(str, array.shape))
+    text = f"<{array.dtype} array, {shape}>"
+    return f"{array.dtype} array, shape", array.shape, text
+
+  def describe(self) -> dict[str, str]:
+    """Says of each field what it holds and from which size to which."""
+    out = {}
+    for name, kinds in self._kinds.items():
+      sizes = self._sizes[name]
+      low, high = _join(min(sizes)), _join(max(sizes))
+      range_text = low if low == high else f"{low} to {high}"
+      empty = sizes.count((0,))
+      note = f" ({empty:,} empty)" if empty else ""
+      out[name] = f"{' or '.join(sorted(kinds))} {range_text}{note}"
+    return out
+
+
+def _join(size: tuple[int | float, ...]) -> str:
+  return "x".join(f"{n:g}" for n in size)
+
+
+def _format(value: bytes) -> str:
+  for magic, name in AUDIO_OR_VIDEO.items():
+    if value.startswith(magic):
+      return name
+  if value[:4] == b"RIFF":
+    return value[8:12].decode("ascii", "replace").strip().lower()
+  return "mp4" if value[4:8] == b"ftyp" else "unknown format"
+
+
+def _histogram(lengths: list[int]) -> dict[str, int]:
+  edges = [0, *LENGTHS]
+  names = [
+    f"{low + 1}-{high}" for low, high in zip(edges, LENGTHS, strict=False)
+  ]
+  names.append(f"over {LENGTHS[-1]}")
+  counts = Counter(np.searchsorted(LENGTHS, lengths).tolist())
+  return {names[i]: counts[i] for i in sorted(counts)}
+
+
+def format_result(result: CheckResult) -> str:
+  """Formats what was found, for a terminal."""
+  return "\n".join(_lines(result))
+
+
+def _lines(result: CheckResult) -> Iterator[str]:
+  yield f"Source  {result.source}"
+  yield "Splits"
+  for name, count in result.splits.items():
+    seen = result.checked.get(name, 0)
+    yield f"  {name:30} {count:8,} examples, {seen:,} checked"
+  yield "Fields"
+  for name, text in result.fields.items():
+    yield f"  {name:14} {text}"
+  for i, sample in enumerate(result.samples):
+    yield f"Sample {i + 1}"
+    for name, text in sample.items():
+      yield f"  {name:14} {text}"
+  if result.text_lengths:
+    yield "Lengths of texts, in tokens with bos and eos"
+  for name, histogram in result.text_lengths.items():
+    bars = "  ".join(f"{bin}: {n:,}" for bin, n in histogram.items())
+    yield f"  {name:14} {bars}"
+  if not result.broken:
+    yield f"No problem in {result.num_checked:,} examples."
+    return
+  yield (
+    f"Broken: {result.num_broken:,} of {result.num_checked:,} examples. By "
+    "reason, with the first of them:"
+  )
+  for reason, found in result.broken.items():
+    more = ", ..." if len(found) > 5 else ""
+    first = ", ".join(found[:5])
+    yield f"  {len(found):6,}  {reason}  [{first}{more}]"

@@ -1,0 +1,156 @@
+"""Pipeline -> batches of numpy arrays, each process its own rows.
+
+The batch of a step is a function of (seed, step): nothing else has to be saved
+to go on with the very next example, on any number of processes. Process p of P
+gets the p-th of P equal runs of rows, so that the runs in order are the batch.
+
+Grain reads ahead with threads, a whole batch at a time: its cost of about
+30 microseconds an element is then paid once a batch.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax.core import errors
+from mmjax.data import order
+from mmjax.data.examples import Pipeline
+
+HostBatch = dict[str, np.ndarray]
+MAX_STEPS = 2**40  # "For ever": Grain wants an end.
+
+
+def train_batches(
+  pipeline: Pipeline,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  num_threads: int = 2,
+) -> Iterator[HostBatch]:
+  """Returns batches for ever, from `start_step` on.
+
+  Each epoch has an order of its own; a batch may span two of them.
+
+  Args:
+    batch_size: examples of all processes together.
+    start_step: the first step to return, for a run that goes on.
+    num_threads: that make batches ahead of the caller; 0 makes them in the
+      caller's thread.
+
+  Raises:
+    UserError: the batch does not divide over the processes; while iterating,
+      a broken example.
+  """
+  rows = _rows(batch_size, process_index, process_count)
+
+  def assemble(step):
+    positions = step * batch_size + rows
+    epochs, indices = order.shuffle(positions, len(pipeline), seed)
+    return _stack(
+      pipeline,
+      [
+        pipeline.example(int(index), int(epoch), seed, True)
+        for index, epoch in zip(indices, epochs, strict=True)
+      ],
+    )
+
+  return _read(range(start_step, MAX_STEPS), assemble, num_threads)
+
+
+def eval_batches(
+  pipeline: Pipeline,
+  *,
+  batch_size: int,
+  seed: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  limit: int | None = None,
+  num_threads: int = 2,
+) -> Iterator[HostBatch]:
+  """Returns each example once, in order; all processes as many batches.
+
+  The last batch is filled up by repeating its last example, with
+  `example_mask` False. Texts of the source come along as object arrays.
+
+  Args:
+    batch_size: examples of all processes together.
+    seed: of the masks; nothing else is random.
+    limit: stop after so many examples.
+
+  Raises:
+    UserError: as `train_batches`.
+  """
+  rows = _rows(batch_size, process_index, process_count)
+  if limit is not None and limit < 1:
+    raise errors.UserError(f"limit={limit}, expected at least 1 or None.")
+  total = min(len(pipeline), len(pipeline) if limit is None else limit)
+
+  def assemble(step):
+    positions = step * batch_size + rows
+    indices = np.minimum(positions, total - 1)
+    # Fillers are computed once, not once each.
+    made = {
+      int(index): pipeline.example(int(index), 0, seed, False)
+      for index in np.unique(indices)
+    }
+    batch = _stack(pipeline, [made[int(index)] for index in indices])
+    batch["example_mask"] = positions < total
+    return batch
+
+  num_batches = -(-total // batch_size)  # Rounded up.
+  return _read(range(num_batches), assemble, num_threads)
+
+
+def fingerprint(pipeline: Pipeline, seed: int) -> dict[str, Any]:
+  """Says what the order of the data depends on, for checkpoints."""
+  return {
+    "source": pipeline.name,
+    "split": pipeline.split,
+    "length": len(pipeline),
+    "seed": seed,
+  }
+
+
+def _rows(
+  batch_size: int, process_index: int, process_count: int
+) -> np.ndarray:
+  if batch_size < 1:
+    raise errors.UserError(f"batch_size={batch_size}, expected at least 1.")
+  if batch_size % process_count:
+    raise errors.UserError(
+      f"A batch of {batch_size} examples does not split over {process_count} "
+      f"processes; set batch_size to a multiple of {process_count}."
+    )
+  if not 0 <= process_index < process_count:
+    raise errors.UserError(
+      f"process_index={process_index} of {process_count} processes."
+    )
+  size = batch_size // process_count
+  return np.arange(process_index * size, (process_index + 1) * size)
+
+
+def _stack(pipeline: Pipeline, examples: list[Mapping[str, Any]]) -> HostBatch:
+  batch = {}
+  for name, value in examples[0].items():
+    column = [example[name] for example in examples]
+    if isinstance(value, str) and name not in pipeline.specs:
+      batch[name] = np.array(column, dtype=object)
+    else:
+      batch[name] = np.stack(column)
+  return batch
+
+
+def _read(steps: range, assemble, num_threads: int) -> Iterator[HostBatch]:
+  import grain
+
+  options = grain.ReadOptions(
+    num_threads=num_threads,
+    # Counts batches; the default, 500 of them, would fill the memory.
+    prefetch_buffer_size=num_threads and max(2, num_threads),
+  )
+  dataset = grain.MapDataset.range(steps.start, steps.stop).map(assemble)
+  return iter(dataset.to_iter_dataset(options))

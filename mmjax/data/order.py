@@ -1,0 +1,57 @@
+"""The order of the examples: a permutation of each epoch, computed in place.
+
+A keyed bijection instead of a shuffled list: no memory, any position at once,
+and the same on every machine and with every version of every library.
+"""
+
+import numpy as np
+from jaxtyping import Int, UInt64
+
+ROUNDS = 6
+MIN_HALF_BITS = 3  # Fewer bits would mix badly.
+
+
+def shuffle(
+  positions: Int[np.ndarray, " b"], length: int, seed: int
+) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"]]:
+  """Returns the epoch and the index of the example at each position.
+
+  Position p belongs to epoch p // length; each epoch holds every index once,
+  in an order of its own.
+
+  Source: a Feistel network with cycle walking; Black and Rogaway 2002,
+  "Ciphers with arbitrary finite domains", section 4.
+  """
+  epochs, offsets = np.divmod(positions, length)
+  if length == 1:
+    return epochs, offsets
+  half = max(MIN_HALF_BITS, ((length - 1).bit_length() + 1) // 2)
+  key = _mix(
+    _mix(np.full(len(positions), seed, np.uint64)) ^ epochs.astype(np.uint64)
+  )
+  x = _feistel(offsets.astype(np.uint64), key, half)
+  # The network permutes a power of four; walk on until inside the epoch.
+  while (outside := x >= np.uint64(length)).any():
+    x[outside] = _feistel(x[outside], key[outside], half)
+  return epochs, x.astype(np.int64)
+
+
+def _feistel(
+  x: UInt64[np.ndarray, " b"], key: UInt64[np.ndarray, " b"], half: int
+) -> UInt64[np.ndarray, " b"]:
+  bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
+  left, right = x >> bits, x & mask
+  for i in range(ROUNDS):
+    # Each round has a key of its own; the high bits are the better mixed.
+    mixed = _mix(key + np.uint64(i) ^ _mix(right)) >> np.uint64(64 - half)
+    left, right = right, left ^ mixed
+  return (left << bits) | right
+
+
+def _mix(x: UInt64[np.ndarray, " b"]) -> UInt64[np.ndarray, " b"]:
+  # SplitMix64: Steele et al. 2014, "Fast splittable pseudorandom number
+  # generators", figure 16. Arrays wrap around on overflow.
+  x = x + np.uint64(0x9E3779B97F4A7C15)
+  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+  return x ^ (x >> np.uint64(31))

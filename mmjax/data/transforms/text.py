@@ -1,0 +1,160 @@
+"""Words: compose a caption, turn it into ids; hide tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmjax.core import errors
+from mmjax.core.batch import FieldSpec
+from mmjax.data import masks
+from mmjax.data.tokenizer import TextTokenizer
+
+SEPARATOR = ", "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+  """Composes `label, tag, tag` from `label_<language>` and `tags_<language>`.
+
+  In training, one of the languages, and each tag with probability `tag_rate`,
+  in random order; else the first language with all tags in order. A source
+  may lack the tags of a language, not its labels.
+  """
+
+  languages: tuple[str, ...] = ("en",)
+  tag_rate: float = 0.5
+
+  def __post_init__(self):
+    if not self.languages:
+      raise errors.UserError("languages=(), expected at least one, e.g. 'en'.")
+    if not 0 <= self.tag_rate <= 1:
+      raise errors.UserError(f"tag_rate={self.tag_rate}, expected [0, 1].")
+
+  def __call__(
+    self,
+    example: Mapping[str, Any],
+    rng: np.random.Generator,
+    *,
+    train: bool,
+  ) -> str:
+    language = self.languages[0]
+    if train and len(self.languages) > 1:
+      language = self.languages[rng.integers(len(self.languages))]
+    label = text_field(example, f"label_{language}")
+    joined = example.get(f"tags_{language}", "")
+    tags = joined.split("|") if joined else []
+    if train and tags:
+      order = rng.permutation(len(tags))
+      kept = rng.random(len(tags)) < self.tag_rate
+      tags = [tags[i] for i in order if kept[i]]
+    return SEPARATOR.join([label, *tags])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTransform:
+  """Adds `text`, token ids from bos to eos, padded, and `text_mask`."""
+
+  tokenizer: TextTokenizer
+  max_tokens: int = 32
+  field: str = ""  # Field of the source; "" = composed by `caption`.
+  caption: Caption = Caption()
+
+  def __post_init__(self):
+    if self.max_tokens < 3:
+      raise errors.UserError(
+        f"max_tokens={self.max_tokens}, expected at least 3: bos, eos and one "
+        "between them."
+      )
+
+  def specs(self) -> dict[str, FieldSpec]:
+    shape = (self.max_tokens,)
+    return {
+      "text": FieldSpec(shape, "int32", "t", "token ids"),
+      "text_mask": FieldSpec(shape, "bool", "t", "True = not padding"),
+    }
+
+  def __call__(
+    self,
+    example: Mapping[str, Any],
+    rng: np.random.Generator,
+    *,
+    train: bool,
+  ) -> dict[str, Any]:
+    if self.field:
+      text = text_field(example, self.field)
+    else:
+      text = self.caption(example, rng, train=train)
+    ids = self.tokenizer.encode(text, self.max_tokens)
+    return {**example, "text": ids, "text_mask": ids != self.tokenizer.pad_id}
+
+
+def text_field(example: Mapping[str, Any], name: str) -> str:
+  """Returns a text of an example.
+
+  Raises:
+    UserError: no such field, or not a text.
+  """
+  if name not in example:
+    raise errors.unknown("text field of the source", name, example)
+  value = example[name]
+  if not isinstance(value, str):
+    raise errors.UserError(
+      f"Field {name!r} of the source holds a {type(value).__name__}, expected "
+      "text."
+    )
+  return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskText:
+  """Hides tokens of `text` as BERT does.
+
+  Adds `text_masked`, the corrupted ids, `text_hidden`, where the hidden ones
+  are, and `text_hidden_mask`, which of these slots are in use.
+  """
+
+  tokenizer: TextTokenizer
+  max_tokens: int = 32
+  rate: float = 0.15  # Share of the content tokens.
+
+  def __post_init__(self):
+    if not 0 < self.rate < 1:
+      raise errors.UserError(f"rate={self.rate}, expected (0, 1).")
+
+  @property
+  def slots(self) -> int:
+    return masks.max_hidden(self.rate, self.max_tokens)
+
+  def specs(self) -> dict[str, FieldSpec]:
+    tokens, slots = (self.max_tokens,), (self.slots,)
+    return {
+      "text_masked": FieldSpec(tokens, "int32", "t", "corrupted token ids"),
+      "text_hidden": FieldSpec(slots, "int32", "k", "positions to predict"),
+      "text_hidden_mask": FieldSpec(slots, "bool", "k", "True = in use"),
+    }
+
+  def __call__(
+    self,
+    example: Mapping[str, Any],
+    rng: np.random.Generator,
+    *,
+    train: bool,
+  ) -> dict[str, Any]:
+    del train  # Held-out losses hide tokens too.
+    masked = masks.bert_mask(
+      rng,
+      example["text"],
+      rate=self.rate,
+      slots=self.slots,
+      mask_id=self.tokenizer.mask_id,
+      num_special=self.tokenizer.num_special,
+      vocab_size=self.tokenizer.vocab_size,
+    )
+    return {
+      **example,
+      "text_masked": masked.tokens,
+      "text_hidden": masked.hidden,
+      "text_hidden_mask": masked.hidden_mask,
+    }

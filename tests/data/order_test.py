@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from mmjax.data import order
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 64, 65, 1000, 4097])
+def test_each_epoch_holds_every_index_once(length):
+  epochs, indices = order.shuffle(np.arange(3 * length), length, seed=5)
+  np.testing.assert_array_equal(epochs, np.repeat([0, 1, 2], length))
+  for epoch in range(3):
+    found = np.sort(indices[epochs == epoch])
+    np.testing.assert_array_equal(found, np.arange(length))
+
+
+def test_order_depends_on_seed_and_epoch():
+  def draw(seed, epoch):
+    positions = np.arange(100) + 100 * epoch
+    return order.shuffle(positions, 100, seed)[1].tolist()
+
+  assert draw(0, 0) == draw(0, 0)
+  orders = [draw(0, 0), draw(0, 1), draw(1, 0), draw(1, 1)]
+  assert len({tuple(o) for o in orders}) == 4
+
+
+def test_positions_can_be_asked_one_at_a_time():
+  _, whole = order.shuffle(np.arange(50), 20, seed=3)
+  alone = [order.shuffle(np.array([p]), 20, seed=3)[1][0] for p in range(50)]
+  assert alone == whole.tolist()
+
+
+@pytest.mark.parametrize("length", [10, 100])
+def test_every_index_is_first_equally_often(length):
+  epochs = 400 * length
+  positions = np.arange(epochs) * length
+  _, first = order.shuffle(positions, length, seed=0)
+  times = np.bincount(first, minlength=length)
+  # Chi-squared with length - 1 degrees of freedom: mean and 6 deviations.
+  statistic = ((times - 400) ** 2 / 400).sum()
+  assert statistic < length - 1 + 6 * np.sqrt(2 * (length - 1))
+
+
+def test_neighbours_in_the_data_are_not_neighbours_in_the_order():
+  _, indices = order.shuffle(np.arange(10_000), 10_000, seed=0)
+  together = np.abs(np.diff(indices)) == 1
+  assert together.mean() < 0.002  # By chance 2 / 10,000.
+  correlation = np.corrcoef(indices[1:], indices[:-1])[0, 1]
+  assert abs(correlation) < 0.05
+
+
+def test_a_billion_examples_take_no_memory():
+  positions = np.array([0, 1, 10**9 - 1, 10**9])
+  epochs, indices = order.shuffle(positions, 10**9, seed=0)
+  assert epochs.tolist() == [0, 0, 0, 1]
+  assert (indices >= 0).all() and (indices < 10**9).all()
+
+
+def test_order_is_pinned():
+  # A change of these numbers changes the data order of every resumed run.
+  _, indices = order.shuffle(np.arange(16), 8, seed=0)
+  assert indices.tolist() == [4, 3, 2, 1, 7, 5, 0, 6, 6, 7, 1, 2, 5, 3, 0, 4]
+  _, indices = order.shuffle(np.arange(1000, 1008), 1000, seed=7)
+  assert indices.tolist() == [674, 470, 820, 144, 936, 79, 794, 766]

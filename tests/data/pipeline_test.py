@@ -1,0 +1,155 @@
+import sys
+
+import numpy as np
+import pytest
+
+from mmjax.core import errors
+from mmjax.data import pipeline
+
+IMAGE = dict(size=16, mask=dict(strategy="random", rate=0.5, patch_size=4))
+TEXT = dict(tokenizer="starter", max_tokens=12, mask=dict(rate=0.15))
+
+
+def _build(**changes):
+  config = dict(
+    source="synthetic", image=IMAGE, text=TEXT, label=dict(field="group")
+  )
+  return pipeline.build_pipeline({**config, **changes})
+
+
+def test_specs_say_what_a_batch_holds():
+  specs = {name: str(spec) for name, spec in _build().specs.items()}
+  assert specs == {
+    "image": "uint8[b, 16, 16, 3]",
+    "image_hidden": "int32[b, 8]",
+    "text": "int32[b, 12]",
+    "text_mask": "bool[b, 12]",
+    "text_masked": "int32[b, 12]",
+    "text_hidden": "int32[b, 2]",
+    "text_hidden_mask": "bool[b, 2]",
+    "label": "int32[b]",
+  }
+
+
+@pytest.mark.parametrize(
+  "changes, fields",
+  [
+    (dict(image=None, label=None), {"text", "text_mask"}),
+    (dict(image={}, text=None), {"label"}),
+    (dict(text=None, label={}), {"image"}),
+  ],
+)
+def test_a_section_of_none_leaves_its_fields_out(changes, fields):
+  sections = dict(image=dict(size=8), text=dict(max_tokens=8))
+  made = _build(**{**sections, **changes})
+  assert set(made.specs) == fields
+  assert (made.tokenizer is None) == ("text" not in fields)
+
+
+def test_classes_come_from_the_source_or_the_config():
+  assert _build().class_names == ("circle", "diamond", "square", "triangle")
+  names = ["triangle", "square", "diamond", "circle"]
+  made = _build(label=dict(field="group", names=names))
+  assert made.class_names == tuple(names)
+  example = made.example(3, 0, 0, train=False)
+  assert names[example["label"]] == example["group"]
+  with pytest.raises(errors.UserError, match="Did you mean 'group'"):
+    _build(label=dict(field="groups"))
+
+
+def test_starter_classes_need_no_data(starter_path):
+  made = pipeline.build_pipeline(
+    dict(
+      source="starter_emoji",
+      path=starter_path,
+      split="unseen_concept",
+      label=dict(field="subgroup"),
+    )
+  )
+  assert len(made) == 166
+  assert len(made.class_names) == 98
+  example = made.example(7, 0, 0, train=False)
+  assert made.class_names[example["label"]] == example["subgroup"]
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (dict(sorce="x"), "config.data.sorce.*Did you mean 'source'"),
+    (dict(image=dict(sise=8)), "config.data.image.sise.*Did you mean 'size'"),
+    (dict(text=dict(tag_rat=1.0)), "data.text.tag_rat.*'tag_rate'"),
+    (dict(text=dict(mask=dict(rat=0.1))), "data.text.mask.rat'.*'rate'"),
+    (dict(image=dict(mask=dict(patch=8))), "data.image.mask.patch'.*size'"),
+    (dict(image=dict(mask=dict(grid=(8, 8)))), "data.image.mask.grid"),
+    (dict(label=dict(fields="a")), "data.label.fields.*'field'"),
+    (dict(image=dict(size=15, mask=dict(patch_size=4))), "does not divide"),
+    (dict(image=dict(color_jitter=2.0)), r"config.data.image: color_jitter"),
+    (dict(text=dict(tokenizer="/no/such.json")), "No tokenizer at"),
+    (dict(text=dict(field="lable_en")), "Did you mean 'label_en'"),
+    (dict(source="synthetics"), "Did you mean 'synthetic'"),
+    (dict(image=None, text=None, label=None), "makes no fields"),
+    (dict(cache_mib=-1), "cache_mib=-1"),
+    (dict(extra=({"size": 3},)), "extra.0. has no 'name'"),
+    (dict(extra=({"name": "no_such_module:X"},)), "no_such_module"),
+  ],
+)
+def test_mistakes_are_told_at_once(changes, message):
+  with pytest.raises(errors.UserError, match=message):
+    _build(**changes)
+
+
+def test_caption_settings_do_not_hinder_a_text_field():
+  made = _build(
+    text=dict(max_tokens=16, field="label_zh", tag_rate=0.5, languages=("en",))
+  )
+  example = made.example(0, 0, 0, train=False)
+  assert made.tokenizer.decode(example["text"]) == example["label_zh"]
+
+
+def test_config_may_come_from_json():
+  made = _build(
+    image=dict(size=8, crop_scale=[0.5, 1.0]), text=dict(languages=["zh"])
+  )
+  assert made.transforms[0].crop_scale == (0.5, 1.0)
+  assert made.transforms[1].caption.languages == ("zh",)
+
+
+PLUG_IN = """
+import dataclasses
+import numpy as np
+from mmjax.core.batch import FieldSpec
+
+@dataclasses.dataclass(frozen=True)
+class Brightness:
+  scale: float = 1.0
+  wrong: bool = False
+
+  def specs(self):
+    return {"brightness": FieldSpec((1,), "float32")}
+
+  def __call__(self, example, rng, *, train):
+    value = np.array([example["image"].mean() * self.scale], np.float32)
+    return {**example, "brightness": value.astype(int) if self.wrong else value}
+"""
+
+
+@pytest.fixture
+def plug_in(tmp_path, monkeypatch):
+  (tmp_path / "my_transform.py").write_text(PLUG_IN)
+  monkeypatch.syspath_prepend(str(tmp_path))
+  yield "my_transform:Brightness"
+  sys.modules.pop("my_transform", None)
+
+
+def test_plug_in_transform(plug_in):
+  made = _build(extra=({"name": plug_in, "scale": 0.5},))
+  example = made.example(0, 0, 0, train=True)
+  want = 0.5 * example["image"].mean()
+  np.testing.assert_allclose(example["brightness"], [want], rtol=1e-6)
+  with pytest.raises(errors.UserError, match=r"extra\[0\].scal.*'scale'"):
+    _build(extra=({"name": plug_in, "scal": 0.5},))
+
+
+def test_plug_in_that_breaks_its_promise_is_refused(plug_in):
+  with pytest.raises(errors.UserError, match="declared as float32.*int64"):
+    _build(extra=({"name": plug_in, "wrong": True},))
