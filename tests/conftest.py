@@ -43,3 +43,12 @@ def pytest_runtest_setup(item):
 def rng() -> np.random.Generator:
   """The same random numbers in every run and for every test."""
   return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def starter_path(tmp_path_factory) -> str:
+  """A folder for prepared starter tables, shared by parallel workers."""
+  base = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    base = base.parent
+  return str(base / "starter")

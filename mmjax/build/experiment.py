@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -110,8 +110,14 @@ class Experiment:
     return count / self.batch_size
 
 
-def prepare(config: mlc.ConfigDict) -> Experiment:
+def prepare(
+  config: mlc.ConfigDict, devices: Sequence[jax.Device] | None = None
+) -> Experiment:
   """Makes an experiment from a resolved config, without touching a device.
+
+  Args:
+    config: see `settings.resolve`.
+    devices: to arrange as the mesh; None = all.
 
   Raises:
     UserError: parts that don't exist or don't fit, a batch that does not
@@ -119,7 +125,7 @@ def prepare(config: mlc.ConfigDict) -> Experiment:
   """
   train = settings_lib.settings(config, "train")
   mesh_settings = settings_lib.settings(config, "mesh")
-  mesh = mesh_lib.make_mesh(mesh_settings.shape)
+  mesh = mesh_lib.make_mesh(mesh_settings.shape, devices)
   table = rules.rules(mesh_settings.rules)
   mesh_lib.check_batch_size(train.batch_size, train.accumulate, mesh)
   parts = parts_lib.make_parts(config)

@@ -21,6 +21,9 @@ from mmjax.models.shared_space import SharedSpace
 from mmjax.objectives import OBJECTIVES
 from mmjax.objectives.multitask import Objectives, WeightedObjective
 
+# A group of a config, or the plain dict it stands for.
+Section = Mapping[str, Any] | mlc.ConfigDict
+
 
 def make_pipelines(config: mlc.ConfigDict) -> dict[str, pipeline.Pipeline]:
   """One pipeline per task: `config.data` with the task's changes.
@@ -41,7 +44,7 @@ def make_pipelines(config: mlc.ConfigDict) -> dict[str, pipeline.Pipeline]:
 
 
 def make_pipeline(
-  config: mlc.ConfigDict, changes: Mapping[str, Any]
+  config: mlc.ConfigDict, changes: Section
 ) -> pipeline.Pipeline:
   """A pipeline of `config.data` with some keys changed."""
   merged = _merge(config.data.to_dict(), _plain(changes))
@@ -75,7 +78,7 @@ def make_objectives(
   """
   objectives: dict[str, WeightedObjective] = {}
   for task_name, task in config.tasks.items():
-    facts = {"num_classes": len(pipelines[task_name].class_names or ())}
+    facts = class_facts(pipelines[task_name])
     for name, section in task.objectives.items():
       if name in objectives:
         raise errors.UserError(
@@ -93,10 +96,16 @@ def make_objectives(
   return objectives
 
 
+def class_facts(source: pipeline.Pipeline) -> dict[str, Any]:
+  """What the data says about classes; nothing if it has no label."""
+  names = tuple(source.class_names or ())
+  return {"num_classes": len(names), "class_names": names} if names else {}
+
+
 def plug_in(
   kind: str,
   path: str,
-  section: Mapping[str, Any],
+  section: Section,
   table: Mapping[str, Any],
   facts: Mapping[str, Any],
   skip: tuple[str, ...] = (),
@@ -108,6 +117,14 @@ def plug_in(
   """
   fields = dict(_plain(section))
   factory = registry.lookup(kind, fields.pop("name", ""), table)
+  accepted = registry.field_names(factory)
+  for key in fields:
+    if accepted is not None and key not in (*accepted, *skip):
+      known = sorted({*accepted, *skip} - set(facts))
+      raise errors.UserError(
+        f"Unknown key 'config.{path}.{key}'.{errors.nearest(key, known)} "
+        f"{factory.__name__} takes {known}."
+      )
   for key in skip:
     fields.pop(key, None)
   known = inspect.signature(factory).parameters
@@ -260,8 +277,7 @@ def _make_evaluator(config, name, section, objectives, info, batch_size):
   facts = {
     "batches": batches_of(main, batch_size),
     "tokenizer": main.tokenizer,
-    "class_names": tuple(main.class_names or ()),
-    "num_classes": len(main.class_names or ()),
+    **class_facts(main),
     "objectives": plain_objectives,
     "chance": {
       k: v.chance(info, batch_size) for k, v in plain_objectives.items()

@@ -51,7 +51,15 @@ def load(address: str) -> mlc.ConfigDict:
     raise errors.UserError(
       f"get_config({arg!r}) of {str(path)!r} fails: {type(e).__name__}: {e}"
     ) from e
-  return mlc.ConfigDict(config)
+  return mlc.ConfigDict(_unshared(mlc.ConfigDict(config)))
+
+
+def _unshared(value: Any) -> Any:
+  # A dict that stands in two places would be one section under two names: to
+  # override a key of one would change the other.
+  if isinstance(value, mlc.ConfigDict):
+    return {key: _unshared(item) for key, item in value.items()}
+  return value
 
 
 def _split_address(address: str) -> tuple[str, str]:

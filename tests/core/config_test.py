@@ -158,3 +158,15 @@ def test_diff_names_each_changed_key_with_both_values():
 
 def test_diff_of_equal_configs_is_empty():
   assert configs.diff({"a": {"b": 1}}, {"a": {"b": 1}}) == {}
+
+
+def test_sections_made_of_one_dict_are_changed_apart(tmp_path):
+  file = tmp_path / "shared.py"
+  file.write_text(
+    "def get_config():\n"
+    "  size = dict(layers=2)\n"
+    "  return dict(a=dict(size=size), b=dict(size=size))\n"
+  )
+  loaded = configs.load(str(file))
+  loaded.a.size.layers = 5
+  assert loaded.b.size.layers == 2

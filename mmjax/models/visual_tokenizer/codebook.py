@@ -1,5 +1,7 @@
 """Vector quantisation with an exponential-moving-average codebook."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -21,12 +23,15 @@ class Quantized:
 
 @struct.dataclass
 class CodebookState:
-  """State of the codebook: everything that the update changes."""
+  """State of the codebook: everything that the update changes.
 
-  embedding: Float[Array, "k c"]
-  counts: Float[Array, " k"]  # Moving average of uses per step.
-  sums: Float[Array, "k c"]  # Moving average of the sums of vectors.
-  idle: Int[Array, " k"]  # Steps since the code was last used.
+  Arrays; in abstract states their shapes, in shardings their placement.
+  """
+
+  embedding: Any  # k c
+  counts: Any  # k, moving average of uses per step.
+  sums: Any  # k c, moving average of the sums of vectors.
+  idle: Any  # k, steps since the code was last used.
 
 
 def nearest(

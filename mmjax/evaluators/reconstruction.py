@@ -1,0 +1,77 @@
+"""The health of a visual tokenizer on held-out pictures."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.core.interfaces import Artifact, Predict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+  """Error of reconstructions, and how evenly the codes are used.
+
+  `usage` is the share of codes that the whole split uses, `perplexity` e to
+  the entropy of their frequencies: the number of codes that would be as
+  informative if used evenly. `psnr` is in dB, of pixels in 0..1.
+  """
+
+  batches: Callable[[], Iterator[dict[str, np.ndarray]]]
+  image: str = "image"  # Field.
+  num_shown: int = 8  # Pictures in the report.
+
+  def run(self, predict: Predict, params: Any) -> Iterator[tuple[str, float]]:
+    squared, counts = self._collect(predict, params)
+    mean = float(np.mean(squared))
+    yield "mean_squared_error", mean
+    yield "psnr", -10.0 * float(np.log10(mean))
+    yield "usage", float(np.mean(counts > 0))
+    probs = counts[counts > 0] / counts.sum()
+    yield "perplexity", float(np.exp(-np.sum(probs * np.log(probs))))
+
+  def pictures(self, predict: Predict, params: Any) -> Iterator[Artifact]:
+    batch = next(self.batches())
+    image, _, _ = predict(params, self._reconstruct, batch)
+    count = min(self.num_shown, int(batch["example_mask"].sum()))
+    shown = np.clip(image[:count] * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    yield Artifact(
+      "pairs",
+      "pairs",
+      "Reconstructions",
+      {
+        "columns": ["original", "reconstruction"],
+        "images": np.stack([batch[self.image][:count], shown], axis=1),
+      },
+      "Held-out pictures, and what the visual tokenizer makes of their codes.",
+    )
+    _, counts = self._collect(predict, params)
+    order = np.argsort(-counts, kind="stable")
+    yield Artifact(
+      "codebook",
+      "bars",
+      "Codebook usage",
+      {"names": [str(i) for i in order], "values": counts[order]},
+      "How often the held-out pictures use each code, most frequent first; a "
+      "code of height 0 is dead.",
+    )
+
+  def _collect(self, predict, params):
+    squared, counts = [], 0
+    for batch in self.batches():
+      real = batch["example_mask"]
+      _, error, uses = predict(params, self._reconstruct, batch)
+      squared.append(error[real])
+      counts = counts + uses[real].sum(axis=0)
+    return np.concatenate(squared), counts
+
+  def _reconstruct(self, apply, batch):
+    result = apply("reconstruct", self.image)
+    pixels = batch[self.image].astype(jnp.float32) / 255.0
+    error = jnp.mean((result.image - pixels) ** 2, axis=(1, 2, 3))  # b
+    b = result.codes.shape[0]
+    uses = jnp.zeros((b, apply("codebook_size")), jnp.int32)
+    uses = uses.at[jnp.arange(b)[:, None], result.codes].add(1)  # b k
+    return result.image, error, uses

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from mmjax.evaluators.retrieval import Retrieval
+
+# Two pictures share the text "a".
+TEXT = np.array([[5], [6], [5], [7]], np.int32)
+PICTURES = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]])
+TEXTS = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.8, -0.6]])
+
+
+@pytest.fixture
+def made(fake, letters):
+  columns = {
+    "text": TEXT,
+    "image": np.arange(4 * 12, dtype=np.uint8).reshape(4, 2, 2, 3),
+    "picture": PICTURES.astype(np.float32),
+    "words": TEXTS.astype(np.float32),
+  }
+  predict = fake.predict_with(
+    project=lambda batch, modality, view: batch[
+      {"image": "picture", "text": "words"}[modality]
+    ]
+  )
+  evaluator = Retrieval(
+    batches=fake.batched(columns, 3),
+    tokenizer=letters,
+    at=(1, 2),
+    num_shown=2,
+    num_results=3,
+  )
+  return evaluator, predict
+
+
+def test_recalls_by_hand(made):
+  evaluator, predict = made
+  got = dict(evaluator.run(predict, {}))
+  # Candidates: the texts a (1, 0), b (0, 1), c (.8, -.6).
+  # Picture 0: a 1, c .8, b 0 -> a first. Picture 1: b first.
+  # Picture 2: a .6, b .8, c 0 -> a second. Picture 3: c second.
+  assert got["image_to_text/R@1"] == pytest.approx(2 / 4)
+  assert got["image_to_text/R@2"] == pytest.approx(1.0)
+  # Text a: picture 0. Text b: picture 1. Text c: pictures 0, 2, 1, then 3.
+  assert got["text_to_image/R@1"] == pytest.approx(2 / 3)
+  assert got["text_to_image/R@2"] == pytest.approx(2 / 3)
+  assert got["text_to_image/median_rank"] == 1
+  assert got["chance_R@2"] == pytest.approx(2 / 3)
+
+
+def test_gallery_marks_all_pictures_of_the_text(made):
+  evaluator, predict = made
+  (artifact,) = evaluator.pictures(predict, {})
+  first, last = artifact.data["rows"]
+  assert first["query"] == "a"
+  assert [r["right"] for r in first["results"]] == [True, True, False]
+  assert [r["caption"] for r in first["results"]] == ["a", "a", "b"]
+  assert last["query"] == "c"
+  assert [r["right"] for r in last["results"]] == [False, False, False]
+  np.testing.assert_allclose(
+    [r["score"] for r in last["results"]], [0.8, 0.0, -0.6], atol=1e-6
+  )
