@@ -45,7 +45,8 @@ class MultimodalModel(nn.Module):
     self, sequences: Mapping[str, Sequence], *, train: bool
   ) -> dict[str, Sequence]:
     """Lets modalities attend to each other."""
-    return self._need("fusion", self.fusion)(sequences, train=train)
+    fusion = self._need("fusion", self.fusion, "fusion")
+    return fusion(sequences, train=train)
 
   def pool(self, modality: str, sequence: Sequence) -> Float[Array, "b d"]:
     """One vector per example, as the modality's encoder pools."""
@@ -53,12 +54,11 @@ class MultimodalModel(nn.Module):
 
   def project(self, modality: str, sequence: Sequence) -> Float[Array, "b s"]:
     """Pools and projects to the shared space; unit length."""
-    space = self._need("shared space", self.shared_space)
-    return space(modality, self.pool(modality, sequence))
+    return self._space()(modality, self.pool(modality, sequence))
 
   def temperature(self) -> dict[str, jax.Array]:
     """What the shared space's similarities are multiplied by."""
-    return {"scale": self._need("shared space", self.shared_space).scale()}
+    return {"scale": self._space().scale()}
 
   def head(self, name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The logits of a head."""
@@ -80,17 +80,22 @@ class MultimodalModel(nn.Module):
     """Number of visual codes."""
     return self._tokenizer().codebook.num_codes
 
+  def _space(self):
+    return self._need("shared space", self.shared_space, "shared_dim")
+
   def _tokenizer(self):
-    return self._need("visual tokenizer", self.visual_tokenizer)
+    return self._need(
+      "visual tokenizer", self.visual_tokenizer, "visual_tokenizer"
+    )
 
   def _part(self, kind, table, name):
     if name not in table:
       raise errors.unknown(kind, name, table)
     return table[name]
 
-  def _need(self, what, part):
+  def _need(self, what, part, field):
     if part is None:
       raise errors.UserError(
-        f"This model has no {what}: set config.model.{what.replace(' ', '_')}."
+        f"This model has no {what}: set config.model.{field}."
       )
     return part

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from mmjax.core import axes
+from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.models.layers.norm import unit_length
 from mmjax.models.layers.projection import Projection
@@ -20,6 +20,9 @@ class SharedSpace(nn.Module):
   `log_scale` is the natural logarithm of what cosine similarities are
   multiplied by (the inverse of the temperature). Its domain is
   [0, ln 100]; values outside are clamped in use, so the scale is 1..100.
+
+  Raises:
+    UserError: a modality that this space has no projection for.
   """
 
   dim: int
@@ -48,6 +51,10 @@ class SharedSpace(nn.Module):
     self, modality: str, pooled: Float[Array, "b d"]
   ) -> Float[Array, "b s"]:
     """Projects to the unit sphere, in float32."""
+    if modality not in self.modalities:
+      raise errors.unknown(
+        "modality of the shared space", modality, self.modalities
+      )
     return unit_length(self.projections[modality](pooled))
 
   def scale(self) -> Float[Array, ""]:

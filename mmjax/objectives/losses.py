@@ -49,6 +49,8 @@ def info_nce(
   negative. Source: van den Oord et al. 2018 (arXiv:1807.03748), eq. 4, in
   both directions as in Radford et al. 2021 (arXiv:2103.00020), figure 3.
   """
+  # Before the product, where a NaN would reach all rows' gradients.
+  a, b = (jnp.where(mask[:, None], x.astype(jnp.float32), 0.0) for x in (a, b))
   logits = scale * (a @ b.T)  # b b
   logits = jnp.where(mask[:, None] & mask[None, :], logits, -1e30)
   own = jnp.diagonal(logits)

@@ -12,8 +12,11 @@ from mmjax.core import precision as precision_lib
 from mmjax.core.sequence import Sequence, complement, membership
 from mmjax.models import variants
 from mmjax.models.encoders.encoder import Encoder
+from mmjax.models.layers.convolution import ConvPatches
+from mmjax.models.layers.positions import from_sincos_2d
 from mmjax.models.layers.projection import Embedding, Projection
 
+KINDS = ("patch", "conv")
 HIDDEN = ("replace", "drop")
 
 
@@ -48,9 +51,19 @@ def unpatchify(
   return x.reshape(b, grid[0] * patch_size, grid[1] * patch_size, channels)
 
 
-def normalize(pixels: UInt8[Array, "*b"]) -> Float[Array, "*b"]:
-  """Maps 0..255 to -1..1, on the device: the host ships a quarter of bytes."""
-  return pixels.astype(jnp.float32) * (2.0 / 255.0) - 1.0
+def normalize(
+  pixels: UInt8[Array, "*b c"],
+  mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+  std: tuple[float, ...] = (0.5, 0.5, 0.5),
+) -> Float[Array, "*b c"]:
+  """Maps 0..255 to (pixel / 255 - mean) / std by channel; default -1..1.
+
+  On the device: the host ships a quarter of the bytes.
+  """
+  lead = tuple(range(pixels.ndim - 1))
+  scale = jnp.expand_dims(1.0 / (255.0 * jnp.asarray(std)), lead)
+  shift = jnp.expand_dims(jnp.asarray(mean) / jnp.asarray(std), lead)
+  return pixels.astype(jnp.float32) * scale - shift
 
 
 class PatchStem(nn.Module):
@@ -58,15 +71,20 @@ class PatchStem(nn.Module):
 
   Source: Dosovitskiy et al. 2021, eq. 1. Hidden patches are replaced by a
   learned token (BEiT, Bao et al. 2022), or dropped, which saves their share
-  of the encoder's work (MAE, He et al. 2022).
+  of the encoder's work (MAE, He et al. 2022). Convolutions, if any, see zeros
+  in place of hidden pixels, so that nothing leaks over the patches' edges.
 
   Raises:
-    UserError: unknown way to hide, or patches that do not tile the image.
+    UserError: unknown kind of stem or way to hide, or patches that do not
+      tile the image.
   """
 
   patch_size: int  # Pixels.
   embed_dim: int
   hidden: str = "replace"  # "replace" or "drop".
+  pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # Of pixels in 0..1.
+  pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+  kind: str = "patch"  # "patch", one linear map; "conv", `ConvPatches` first.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -79,7 +97,7 @@ class PatchStem(nn.Module):
   ) -> Sequence:
     if self.hidden not in HIDDEN:
       raise errors.unknown("way to hide patches", self.hidden, HIDDEN)
-    patches = patchify(inputs, self.patch_size)  # b n (p p c)
+    patches = self._features(inputs, hidden)  # b n q
     b, n, _ = patches.shape
     embed = Projection(
       (self.embed_dim,),
@@ -87,8 +105,14 @@ class PatchStem(nn.Module):
       precision=self.precision,
       name="patches",
     )
+    grid = tuple(side // self.patch_size for side in inputs.shape[1:3])
     table = Embedding(
-      n, self.embed_dim, axes.POSITION, axes.EMBED, name="positions"
+      n,
+      self.embed_dim,
+      axes.POSITION,
+      axes.EMBED,
+      table_init=from_sincos_2d(grid),
+      name="positions",
     ).rows()[None]  # 1 n d
     mask = jnp.ones((b, n), bool) if mask is None else mask
     visible = None
@@ -97,7 +121,7 @@ class PatchStem(nn.Module):
       patches = jnp.take_along_axis(patches, visible[:, :, None], axis=1)
       mask = jnp.take_along_axis(mask, visible, axis=1)
       table = jnp.take(table[0], visible, axis=0)  # b n-k d
-    x = embed(normalize(patches))
+    x = embed(patches)
     # Created whether or not this call hides anything: one parameter tree.
     if self.hidden == "replace":
       token = self.param(
@@ -114,14 +138,33 @@ class PatchStem(nn.Module):
     x = x + table.astype(x.dtype)
     return Sequence(x, mask, visible, num_content=n)
 
+  def _features(self, inputs, hidden):
+    """What the linear map of each patch gets."""
+    if self.kind not in KINDS:
+      raise errors.unknown("kind of stem", self.kind, KINDS)
+    pixels = normalize(inputs, self.pixel_mean, self.pixel_std)
+    patches = patchify(pixels, self.patch_size)  # b n (p p c)
+    if self.kind == "patch":
+      return patches
+    if hidden is not None:
+      is_hidden = membership(hidden, patches.shape[1])[:, :, None]  # b n 1
+      patches = jnp.where(is_hidden, 0.0, patches)
+    grid = tuple(side // self.patch_size for side in inputs.shape[1:3])
+    return ConvPatches(
+      self.patch_size, self.embed_dim, self.precision, name="conv"
+    )(unpatchify(patches, grid, self.patch_size))
+
 
 def vit(
   *,
   image_size: int,
   patch_size: int,
   size: str | Mapping[str, Any] = "B",
+  stem: str = "patch",
   pool: str = "mean",
   hidden: str = "replace",
+  pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+  pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5),
   dropout_rate: float = 0.0,
   drop_path_rate: float = 0.0,
   activation: str = "gelu_tanh",
@@ -135,8 +178,12 @@ def vit(
     image_size: height and width, pixels.
     patch_size: height and width of a patch, pixels.
     size: see `variants.resolve`.
+    stem: "patch", a linear map of each; "conv", convolutions before it.
     pool: "cls", "mean" or "map".
     hidden: what happens to hidden patches, "replace" or "drop".
+    pixel_mean: mean of the pictures' channels, of pixels in 0..1. With the
+      data's own, patches of a frequent colour do not drown the others.
+    pixel_std: their standard deviation.
     dropout_rate: of the residual branches.
     drop_path_rate: stochastic depth of the last block.
     activation: see `layers.mlp`.
@@ -152,9 +199,16 @@ def vit(
       f"image_size={image_size} is no multiple of patch_size={patch_size}."
     )
   size = variants.resolve(size)
-  stem = PatchStem(patch_size, size.embed_dim, hidden, precision)
   return Encoder(
-    stem,
+    PatchStem(
+      patch_size,
+      size.embed_dim,
+      hidden,
+      pixel_mean,
+      pixel_std,
+      stem,
+      precision,
+    ),
     size,
     pool,
     activation,

@@ -69,13 +69,13 @@ class Embedding(nn.Module):
   embed_dim: int
   axis: str  # Logical name of the rows: VOCAB, POSITION, ...
   embed_axis: str
-  std: float = 0.02  # Of the normal distribution that rows start from.
+  table_init: Callable[..., Any] = nn.initializers.normal(0.02)
 
   def setup(self):
     self.table = self.param(
       "table",
       nn.with_logical_partitioning(
-        nn.initializers.normal(self.std), (self.axis, self.embed_axis)
+        self.table_init, (self.axis, self.embed_axis)
       ),
       (self.num_rows, self.embed_dim),
       jnp.float32,

@@ -17,6 +17,7 @@ from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.models import variants
 from mmjax.models.encoders.vit import normalize, patchify, unpatchify
+from mmjax.models.layers.positions import from_sincos_2d
 from mmjax.models.layers.projection import Embedding, Projection
 from mmjax.models.layers.transformer import Stack
 from mmjax.models.visual_tokenizer.codebook import Codebook
@@ -59,17 +60,22 @@ class VisualTokenizer(nn.Module):
     def project(features, *names):
       return Projection((features,), names, precision=self.precision)
 
+    def positions(embed_dim):
+      return Embedding(
+        num_tokens,
+        embed_dim,
+        axes.POSITION,
+        axes.EMBED,
+        table_init=from_sincos_2d(self.grid),
+      )
+
     encoder, decoder = self.encoder_size, self.decoder_size
     self.patches = project(encoder.embed_dim, axes.PATCH, axes.EMBED)
-    self.encoder_positions = Embedding(
-      num_tokens, encoder.embed_dim, axes.POSITION, axes.EMBED
-    )
+    self.encoder_positions = positions(encoder.embed_dim)
     self.encoder = tower(encoder)
     self.to_code = project(self.codebook.code_dim, axes.EMBED, axes.CODE_DIM)
     self.from_code = project(decoder.embed_dim, axes.CODE_DIM, axes.EMBED)
-    self.decoder_positions = Embedding(
-      num_tokens, decoder.embed_dim, axes.POSITION, axes.EMBED
-    )
+    self.decoder_positions = positions(decoder.embed_dim)
     self.decoder = tower(decoder)
     self.pixels = project(3 * self.patch_size**2, axes.EMBED, axes.PATCH)
 
@@ -99,7 +105,7 @@ class VisualTokenizer(nn.Module):
         f"The visual tokenizer takes {self.image_size}x{self.image_size} "
         f"pixels, got {image.shape[1]}x{image.shape[2]}."
       )
-    x = self.patches(normalize(patchify(image, self.patch_size)))  # b n d
+    x = self.patches(patchify(normalize(image), self.patch_size))  # b n d
     x = x + self.encoder_positions.rows()[None].astype(x.dtype)
     mask = jnp.ones((x.shape[0], 1, x.shape[1]), bool)
     return self.to_code(self.encoder(x, mask=mask, train=False))

@@ -1,0 +1,278 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.core import axes, errors, precision, trees
+from mmjax.models.encoders.vit import (
+  HIDDEN,
+  PatchStem,
+  normalize,
+  patchify,
+  unpatchify,
+  vit,
+)
+from mmjax.models.variants import SIZES
+
+SIZE = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
+PATCH, ROWS, COLUMNS = 2, 3, 3
+NUM = ROWS * COLUMNS
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def image():
+  rng = np.random.default_rng(3)
+  shape = (3, ROWS * PATCH, COLUMNS * PATCH, 3)
+  return jnp.asarray(rng.integers(0, 256, shape), jnp.uint8)
+
+
+@pytest.fixture(scope="module")
+def hidden():
+  return jnp.asarray([[8, 0, 3], [1, 2, 4], [7, 6, 5]], jnp.int32)
+
+
+@pytest.fixture(scope="module", params=HIDDEN)
+def setting(request, image, randomized):
+  encoder = vit(
+    image_size=ROWS * PATCH, patch_size=PATCH, size=SIZE, hidden=request.param
+  )
+  return request.param, encoder, randomized(encoder, image, train=False)
+
+
+def _cut(image):
+  """Patches by slicing, row by row."""
+  image = np.asarray(image)
+  return np.stack(
+    [
+      image[
+        :, r * PATCH : (r + 1) * PATCH, c * PATCH : (c + 1) * PATCH
+      ].reshape(len(image), -1)
+      for r in range(image.shape[1] // PATCH)
+      for c in range(image.shape[2] // PATCH)
+    ],
+    axis=1,
+  )
+
+
+def _tokens(params, image, by_hand):
+  """Embedded patches without positions, and the table of positions."""
+  pixels = _cut(image) / 127.5 - 1.0
+  x = by_hand.linear(params["stem"]["patches"], pixels)
+  return x, np.asarray(params["stem"]["positions"]["table"])
+
+
+def _encode(encoder, params, image, **kwargs):
+  return jax.jit(
+    lambda image: encoder.apply(
+      {"params": params}, image, train=False, **kwargs
+    )
+  )(image)
+
+
+def test_patches_are_cut_row_by_row(rng):
+  image = rng.integers(0, 256, (2, 4, 6, 3)).astype(np.uint8)
+  np.testing.assert_array_equal(
+    patchify(jnp.asarray(image), PATCH), _cut(image)
+  )
+
+
+def test_unpatchify_puts_patches_where_they_were(rng):
+  image = rng.random((2, 4, 6, 3)).astype(np.float32)
+  np.testing.assert_array_equal(
+    unpatchify(jnp.asarray(_cut(image)), (2, 3), PATCH), image
+  )
+
+
+def test_patches_that_do_not_tile_are_refused():
+  with pytest.raises(errors.UserError, match="4x5 .* patches of 2x2"):
+    patchify(jnp.zeros((1, 4, 5, 3)), 2)
+  with pytest.raises(errors.UserError, match="image_size=5.*patch_size=2"):
+    vit(image_size=5, patch_size=2)
+
+
+def test_pixels_are_mapped_to_minus_one_to_one():
+  got = normalize(jnp.asarray([0, 51, 255], jnp.uint8))
+  np.testing.assert_allclose(got, [-1.0, -0.6, 1.0], rtol=1e-6)
+
+
+def test_an_image_is_embedded_with_positions_then_mixed(
+  setting, image, by_hand
+):
+  _, encoder, params = setting
+  got = _encode(encoder, params, image)
+  x, positions = _tokens(params, image, by_hand)
+  for i in range(3):
+    expected = by_hand.stack(
+      params["stack"], x[i] + positions, np.ones(NUM, bool)
+    )
+    np.testing.assert_allclose(got.x[i], expected, rtol=1e-4, atol=1e-5)
+  assert got.num_content == NUM and got.positions is None
+  assert np.all(got.mask)
+
+
+def test_hidden_patches_are_replaced_or_dropped(
+  setting, image, hidden, by_hand
+):
+  how, encoder, params = setting
+  got = _encode(encoder, params, image, hidden=hidden)
+  x, positions = _tokens(params, image, by_hand)
+  for i in range(3):
+    if how == "replace":
+      x[i, np.asarray(hidden[i])] = params["stem"]["mask_token"]
+      tokens = x[i] + positions
+    else:
+      visible = np.setdiff1d(np.arange(NUM), hidden[i])
+      np.testing.assert_array_equal(got.positions[i], visible)
+      tokens = (x[i] + positions)[visible]
+    expected = by_hand.stack(
+      params["stack"], tokens, np.ones(len(tokens), bool)
+    )
+    np.testing.assert_allclose(got.x[i], expected, rtol=1e-4, atol=1e-5)
+  assert got.num_content == NUM
+
+
+def test_pixels_of_hidden_patches_do_not_matter(setting, image, hidden):
+  _, encoder, params = setting
+  patches = _cut(image)
+  for i in range(3):
+    patches[i, np.asarray(hidden[i])] = 200
+  other = unpatchify(
+    jnp.asarray(patches, jnp.float32), (ROWS, COLUMNS), PATCH
+  ).astype(jnp.uint8)
+  assert np.any(np.asarray(other) != np.asarray(image))
+  np.testing.assert_array_equal(
+    _encode(encoder, params, image, hidden=hidden).x,
+    _encode(encoder, params, other, hidden=hidden).x,
+  )
+
+
+def test_dropping_keeps_the_mask_of_the_visible_patches(image, hidden):
+  mask = np.ones((3, NUM), bool)
+  mask[:, 4] = False
+  stem = PatchStem(PATCH, 16, "drop")
+  got = jax.jit(
+    lambda: stem.init_with_output(
+      KEY, image, mask=jnp.asarray(mask), hidden=hidden
+    )[0]
+  )()
+  for i in range(3):
+    visible = np.setdiff1d(np.arange(NUM), hidden[i])
+    np.testing.assert_array_equal(got.mask[i], mask[i, visible])
+
+
+def test_a_batch_of_one_gives_the_row_of_a_larger_batch(setting, image, hidden):
+  _, encoder, params = setting
+  whole = _encode(encoder, params, image, hidden=hidden)
+  alone = _encode(encoder, params, image[1:2], hidden=hidden[1:2])
+  np.testing.assert_allclose(whole.x[1:2], alone.x, rtol=1e-4, atol=1e-5)
+
+
+def test_training_turns_dropout_and_drop_path_on(setting, image):
+  _, encoder, params = setting
+  noisy = encoder.clone(dropout_rate=0.3, drop_path_rate=0.3)
+
+  @jax.jit
+  def run(dropout, drop_path):
+    rngs = {"dropout": dropout, "drop_path": drop_path}
+    return noisy.apply({"params": params}, image, train=True, rngs=rngs).x
+
+  other = jax.random.key(1)
+  first, again = run(KEY, KEY), run(KEY, KEY)
+  np.testing.assert_array_equal(first, again)
+  assert np.any(np.asarray(first) != np.asarray(run(other, KEY)))
+  np.testing.assert_array_equal(  # Off, as if the rates were 0.
+    _encode(noisy, params, image).x, _encode(encoder, params, image).x
+  )
+
+
+def test_one_tree_whether_or_not_patches_are_hidden(setting, image, hidden):
+  _, encoder, params = setting
+  shapes = jax.eval_shape(
+    lambda: encoder.init(KEY, image, hidden=hidden, train=False)
+  )
+  assert trees.num_params(shapes["params"]) == trees.num_params(params)
+
+
+def test_parameters_of_the_stem_carry_axis_names(image):
+  boxed = jax.eval_shape(lambda: PatchStem(PATCH, 16).init(KEY, image))
+  names = {k: v.names for k, v in boxed["params"]["patches"].items()}
+  assert names == {"kernel": (axes.PATCH, axes.EMBED), "bias": (axes.EMBED,)}
+  assert boxed["params"]["mask_token"].names == (axes.EMBED,)
+  table = boxed["params"]["positions"]["table"]
+  assert table.names == (axes.POSITION, axes.EMBED)
+
+
+def test_bfloat16_activations_over_float32_parameters(image, hidden):
+  encoder = vit(
+    image_size=6,
+    patch_size=2,
+    size=SIZE,
+    precision=precision.POLICIES["bfloat16"],
+  )
+
+  def run():
+    out, variables = encoder.init_with_output(
+      KEY, image, hidden=hidden, train=False
+    )
+    return out.x, variables
+
+  x, variables = jax.eval_shape(run)
+  assert x.dtype == jnp.bfloat16
+  assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(variables))
+
+
+def test_an_unknown_way_to_hide_is_refused_with_the_nearest_name(image):
+  encoder = vit(image_size=6, patch_size=2, size=SIZE, hidden="dropped")
+  with pytest.raises(errors.UserError, match="Did you mean 'drop'"):
+    jax.eval_shape(lambda: encoder.init(KEY, image, train=False))
+
+
+def test_a_size_of_a_wrong_name_is_refused():
+  with pytest.raises(errors.UserError, match="Unknown size 'XXL'"):
+    vit(image_size=32, patch_size=16, size="XXL")
+
+
+# ViT and DeiT at 224 pixels with a head of 1000 classes, as timm counts them:
+# 5.7, 22.1, 86.6, 304.3 and 632.0 million.
+PUBLISHED = {
+  ("Ti", 16): 5_717_416,
+  ("S", 16): 22_050_664,
+  ("B", 16): 86_567_656,
+  ("L", 16): 304_326_632,
+  ("H", 14): 632_045_800,
+}
+
+
+def test_every_size_has_a_published_number_of_parameters():
+  assert {size for size, _ in PUBLISHED} == set(SIZES)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize(("size", "patch_size"), PUBLISHED)
+def test_number_of_parameters_of_each_size(size, patch_size, hidden):
+  encoder = vit(
+    image_size=224,
+    patch_size=patch_size,
+    size=size,
+    pool="cls",
+    hidden=hidden,
+  )
+  image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.uint8)
+  got = trees.num_params(
+    jax.eval_shape(lambda image: encoder.init(KEY, image, train=False), image)
+  )
+  d, layers = SIZES[size].embed_dim, SIZES[size].num_layers
+  num_patches = (224 // patch_size) ** 2
+  assert PUBLISHED[size, patch_size] == (
+    layers * (12 * d**2 + 13 * d)  # Blocks with mlp_dim = 4 d.
+    + 2 * d  # Norm.
+    + (3 * patch_size**2 + 1) * d  # Patches.
+    + (num_patches + 1) * d  # Positions, one of them of CLS.
+    + d  # CLS.
+    + 1000 * (d + 1)  # Head.
+  )
+  # Ours is without head, and CLS has no position; what stands in for hidden
+  # patches is one more token, where they are not dropped.
+  ours = PUBLISHED[size, patch_size] - 1000 * (d + 1) - d
+  assert got == ours + (d if hidden == "replace" else 0)

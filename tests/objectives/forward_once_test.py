@@ -1,0 +1,197 @@
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.core import errors
+from mmjax.core.sequence import Sequence
+from mmjax.objectives.forward_once import ForwardOnce
+
+BATCH = {
+  "image": np.zeros((2, 4, 4, 3), np.uint8),
+  "image_hidden": np.asarray([[0], [1]], np.int32),
+  "text": np.asarray([[5, 6], [7, 0]], np.int32),
+  "text_mask": np.asarray([[True, True], [True, False]]),
+  "text_masked": np.asarray([[5, 1], [1, 0]], np.int32),
+  "text_hidden": np.asarray([[1], [0]], np.int32),
+}
+SEQUENCE = Sequence(jnp.zeros((2, 3, 4)), jnp.ones((2, 3), bool))
+
+
+class Model:
+  """Counts its calls by key and returns a new object each time."""
+
+  def __init__(self):
+    self.counts = collections.Counter()
+    self.calls = {}
+    self.results = {}
+
+  def __call__(self, method, *args, key, **kwargs):
+    self.counts[key] += 1
+    self.calls[key] = (method, args, kwargs)
+    if method == "encode":
+      result = SEQUENCE.replace()  # A copy.
+    elif method == "fuse":
+      result = dict(args[0])
+    else:
+      result = object()
+    self.results[key] = result
+    return result
+
+
+@pytest.fixture
+def model():
+  return Model()
+
+
+@pytest.fixture
+def apply(model):
+  return ForwardOnce(model, BATCH, train=True)
+
+
+@pytest.mark.parametrize("view", ["clean", "masked"])
+@pytest.mark.parametrize(
+  ("method", "args"),
+  [
+    ("encode", ("image",)),
+    ("pool", ("image",)),
+    ("project", ("text",)),
+    ("fuse", (("image", "text"),)),
+    ("temperature", ()),
+    ("codes", ("image",)),
+    ("reconstruct", ("image",)),
+  ],
+)
+def test_the_same_call_is_computed_once(model, apply, method, args, view):
+  first = apply(method, *args, view=view)
+  again = apply(method, *args, view=view)
+  assert first is again
+  assert set(model.counts.values()) == {1}
+
+
+def test_objectives_share_one_pass_a_view(model, apply):
+  apply("fuse", ("image", "text"), view="masked")  # Masked language modelling.
+  apply("fuse", ("image", "text"), view="masked")  # Vision tokens.
+  apply("codes", "image")
+  apply("project", "image")  # Contrastive alignment.
+  apply("project", "text")
+  apply("pool", "image")  # Classification.
+  assert model.counts == {
+    "encode/image/masked": 1,
+    "encode/text/masked": 1,
+    "fuse/image+text/masked": 1,
+    "codes/image": 1,
+    "encode/image/clean": 1,
+    "encode/text/clean": 1,
+    "project/image/clean": 1,
+    "project/text/clean": 1,
+    "pool/image/clean": 1,
+  }
+
+
+def test_the_clean_view_is_the_batch_as_it_is(model, apply):
+  apply("encode", "text")
+  method, (modality, inputs), kwargs = model.calls["encode/text/clean"]
+  assert (method, modality) == ("encode", "text")
+  assert inputs is BATCH["text"]
+  assert kwargs["mask"] is BATCH["text_mask"]
+  assert kwargs["hidden"] is None and kwargs["train"] is True
+
+
+def test_the_masked_view_takes_the_corrupted_copy(model, apply):
+  apply("encode", "text", view="masked")
+  _, (_, inputs), kwargs = model.calls["encode/text/masked"]
+  assert inputs is BATCH["text_masked"]
+  assert kwargs["mask"] is BATCH["text_mask"]
+  assert kwargs["hidden"] is BATCH["text_hidden"]
+
+
+def test_the_masked_view_hides_positions_of_what_has_no_corrupted_copy(
+  model, apply
+):
+  apply("encode", "image", view="masked")
+  _, (_, inputs), kwargs = model.calls["encode/image/masked"]
+  assert inputs is BATCH["image"]
+  assert kwargs["hidden"] is BATCH["image_hidden"]
+  assert kwargs["mask"] is None
+
+
+@pytest.mark.parametrize("view", ["clean", "masked"])
+def test_fusion_pooling_and_projection_read_the_encoded_view(
+  model, apply, view
+):
+  apply("fuse", ("text", "image"), view=view)
+  apply("pool", "text", view=view)
+  apply("project", "text", view=view)
+  text, image = (model.results[f"encode/{m}/{view}"] for m in ("text", "image"))
+  method, (sequences,), kwargs = model.calls[f"fuse/text+image/{view}"]
+  assert (method, kwargs) == ("fuse", {"train": True})
+  assert sequences["text"] is text and sequences["image"] is image
+  for method in ("pool", "project"):
+    called, (modality, sequence), _ = model.calls[f"{method}/text/{view}"]
+    assert (called, modality) == (method, "text")
+    assert sequence is text
+
+
+@pytest.mark.parametrize("method", ["codes", "reconstruct"])
+def test_the_tokenizer_sees_the_whole_picture_in_any_view(model, apply, method):
+  apply(method, "image", view="masked")
+  _, args, _ = model.calls[f"{method}/image"]
+  assert len(args) == 1 and args[0] is BATCH["image"]
+
+
+def test_calls_with_arrays_are_never_remembered(model, apply):
+  x, y = jnp.zeros(2), jnp.ones(2)
+  assert apply("head", "mlm", x) is not apply("head", "mlm", y)
+  assert model.counts == {"head/mlm": 2}
+  method, args, kwargs = model.calls["head/mlm"]
+  assert (method, args[0], kwargs) == ("head", "mlm", {})
+  assert args[1] is y
+
+
+def test_methods_that_it_does_not_know_reach_the_model(model, apply):
+  assert apply("codebook_size") is model.results["codebook_size"]
+  assert model.calls["codebook_size"] == ("codebook_size", (), {})
+
+
+def test_another_batch_is_another_memory(model):
+  ForwardOnce(model, BATCH, train=True)("encode", "image")
+  ForwardOnce(model, BATCH, train=False)("encode", "image")
+  assert model.counts == {"encode/image/clean": 2}
+  assert model.calls["encode/image/clean"][2]["train"] is False
+
+
+def test_a_shared_pass_is_one_matrix_product_in_the_compiled_gradient():
+  batch = {"image": jnp.ones((3, 4))}
+
+  def loss(kernel, share):
+    def call(method, modality, inputs, *, key, **kwargs):
+      x = jnp.tanh(inputs @ kernel)[:, None]  # b 1 d
+      return Sequence(x, jnp.ones(x.shape[:2], bool))
+
+    apply = ForwardOnce(call, batch, train=True)
+    other = apply if share else ForwardOnce(call, batch, train=True)
+    one = jnp.sum(apply("encode", "image").x ** 2)
+    return one + jnp.sum(jnp.sin(other("encode", "image").x))
+
+  def products(share):
+    jaxpr = jax.make_jaxpr(lambda k: jax.grad(loss)(k, share))(jnp.ones((4, 5)))
+    return str(jaxpr).count("dot_general[")
+
+  # One forward and one backward, for the kernel; twice that without sharing.
+  assert (products(True), products(False)) == (2, 4)
+
+
+def test_an_unknown_view_is_refused_with_the_nearest_name(apply):
+  with pytest.raises(errors.UserError, match="Did you mean 'masked'"):
+    apply("encode", "image", view="mask")
+
+
+@pytest.mark.parametrize("method", ["encode", "pool", "project", "codes"])
+def test_a_modality_that_the_batch_lacks_is_refused(apply, method):
+  with pytest.raises(
+    errors.UserError, match="field of the batch 'images'.*mean 'image'"
+  ):
+    apply(method, "images")

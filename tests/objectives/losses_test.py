@@ -1,0 +1,232 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.objectives import losses
+
+V = 7
+
+
+def _logits(rng, *lead):
+  return jnp.asarray(3 * rng.normal(size=(*lead, V)), jnp.float32)
+
+
+def _labels(rng, *lead):
+  return jnp.asarray(rng.integers(0, V, lead), jnp.int32)
+
+
+def _unit(rng, *shape):
+  x = rng.normal(size=shape)
+  x /= np.linalg.norm(x, axis=-1, keepdims=True)
+  return jnp.asarray(x, jnp.float32)
+
+
+@pytest.fixture
+def pairs(rng):
+  """Six pairs, two of them filler."""
+  mask = jnp.asarray([True, False, True, True, False, True])
+  return _unit(rng, 6, 4), _unit(rng, 6, 4), jnp.float32(5.0), mask
+
+
+@pytest.mark.parametrize("lead", [(), (4,), (2, 3)])
+def test_cross_entropy_of_each_label_is_that_by_hand(rng, by_hand, lead):
+  logits, labels = _logits(rng, *lead), _labels(rng, *lead)
+  got = losses.cross_entropy(logits, labels)
+  assert got.shape == lead
+  for i in np.ndindex(*lead):
+    np.testing.assert_allclose(
+      got[i], by_hand.cross_entropy(logits[i], labels[i]), rtol=1e-5
+    )
+
+
+def test_cross_entropy_is_finite_for_huge_logits():
+  logits = jnp.asarray([[1e4, 0.0, -1e4]])
+  got = losses.cross_entropy(logits, jnp.asarray([2]))
+  np.testing.assert_allclose(got, [2e4], rtol=1e-6)
+
+
+def test_the_gradient_of_cross_entropy_is_softmax_minus_one_hot(rng):
+  logits, labels = _logits(rng, 3), _labels(rng, 3)
+  got = jax.grad(lambda x: jnp.sum(losses.cross_entropy(x, labels)))(logits)
+  probs = np.exp(np.asarray(logits, np.float64))
+  probs /= probs.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(got, probs - np.eye(V)[labels], atol=1e-6)
+
+
+def test_bfloat16_logits_are_summed_in_float32(rng, by_hand):
+  logits, labels = _logits(rng, 5).astype(jnp.bfloat16), _labels(rng, 5)
+  got = losses.cross_entropy(logits, labels)
+  assert got.dtype == jnp.float32
+  for i in range(5):
+    expected = by_hand.cross_entropy(logits[i], labels[i])
+    np.testing.assert_allclose(got[i], expected, rtol=1e-5)
+
+
+def test_a_masked_sum_is_that_of_the_slice(rng):
+  values = rng.normal(size=(4, 5)).astype(np.float32)
+  mask = rng.random((4, 5)) < 0.5
+  got = losses.masked_sum(jnp.asarray(values), jnp.asarray(mask))
+  np.testing.assert_allclose(
+    got.total, values[mask].astype(np.float64).sum(), rtol=1e-5
+  )
+  assert got.weight == mask.sum()
+
+
+def test_the_gradient_of_a_masked_sum_is_the_mask(rng):
+  mask = jnp.asarray(rng.random((4, 5)) < 0.5)
+  got = jax.grad(lambda x: losses.masked_sum(x, mask).total)(jnp.ones((4, 5)))
+  np.testing.assert_array_equal(got, mask.astype(jnp.float32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_does_not_count_may_be_anything(bad):
+  mask = jnp.asarray([True, False, True])
+  values = jnp.asarray([1.0, bad, 2.0])
+  got, grad = jax.value_and_grad(lambda x: losses.masked_sum(x, mask).mean)(
+    values
+  )
+  assert got == 1.5
+  np.testing.assert_array_equal(grad, [0.5, 0.0, 0.5])
+
+
+def test_masked_cross_entropy_is_that_of_the_slice_with_its_gradient(rng):
+  logits, labels = _logits(rng, 6), _labels(rng, 6)
+  mask = jnp.asarray([True, False, True, True, False, False])
+  rows = np.flatnonzero(mask)
+
+  def masked(logits):
+    values = losses.cross_entropy(logits, labels)
+    return losses.masked_sum(values, mask).mean
+
+  def sliced(logits):
+    return jnp.mean(losses.cross_entropy(logits[rows], labels[rows]))
+
+  got, got_grad = jax.value_and_grad(masked)(logits)
+  expected, expected_grad = jax.value_and_grad(sliced)(logits)
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+  np.testing.assert_allclose(got_grad, expected_grad, rtol=1e-5, atol=1e-7)
+
+
+def test_nothing_that_counts_gives_zero_and_a_finite_gradient(rng):
+  logits, labels = _logits(rng, 3), _labels(rng, 3)
+
+  def loss(logits):
+    values = losses.cross_entropy(logits, labels)
+    return losses.masked_sum(values, jnp.zeros(3, bool)).mean
+
+  value, grad = jax.value_and_grad(loss)(logits)
+  assert value == 0
+  np.testing.assert_array_equal(grad, 0.0)
+
+
+def test_accuracy_counts_the_highest_logits_that_count():
+  logits = jnp.asarray([[0.0, 2, 1], [5, 0, 0], [0, 0, 1], [0, 1, 0]])
+  labels = jnp.asarray([1, 0, 0, 1])  # Right, right, wrong, right.
+  mask = jnp.asarray([True, True, True, False])
+  got = losses.accuracy(logits, labels, mask)
+  assert (got.total, got.weight) == (2, 3)
+
+
+def test_info_nce_is_the_mean_of_both_directions(pairs, by_hand):
+  a, b, scale, mask = pairs
+  got = losses.info_nce(a, b, scale, jnp.ones(6, bool))
+  np.testing.assert_allclose(
+    got.total, by_hand.info_nce(a, b, 5.0, np.ones(6, bool)), rtol=1e-5
+  )
+  assert got.weight == 6
+
+
+def test_filler_rows_are_no_negatives(pairs, by_hand):
+  a, b, scale, mask = pairs
+  got = losses.info_nce(a, b, scale, mask)
+  np.testing.assert_allclose(
+    got.total, by_hand.info_nce(a, b, 5.0, mask), rtol=1e-5
+  )
+  assert got.weight == 4
+
+
+def test_the_gradient_of_info_nce_is_that_of_the_slice(pairs):
+  a, b, scale, mask = pairs
+  rows = np.flatnonzero(mask)
+
+  def masked(a, b, scale):
+    return losses.info_nce(a, b, scale, mask).mean
+
+  def sliced(a, b, scale):
+    logits = scale * a[rows] @ b[rows].T
+    own = jnp.arange(len(rows))
+    return -0.5 * sum(
+      jnp.mean(jnp.log(jax.nn.softmax(x))[own, own]) for x in (logits, logits.T)
+    )
+
+  got = jax.grad(masked, argnums=(0, 1, 2))(a, b, scale)
+  expected = jax.grad(sliced, argnums=(0, 1, 2))(a, b, scale)
+  for x, y in zip(got, expected, strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+
+
+def test_info_nce_does_not_tell_its_sides_apart(pairs):
+  a, b, scale, mask = pairs
+  np.testing.assert_allclose(
+    losses.info_nce(a, b, scale, mask).total,
+    losses.info_nce(b, a, scale, mask).total,
+    rtol=1e-5,
+  )
+
+
+def test_info_nce_of_equal_rows_is_chance():
+  ones = jnp.full((8, 4), 0.5)
+  got = losses.info_nce(ones, ones, jnp.float32(9.0), jnp.ones(8, bool))
+  np.testing.assert_allclose(got.mean, np.log(8), rtol=1e-5)
+
+
+def test_filler_rows_of_nan_reach_neither_the_loss_nor_its_gradient(pairs):
+  a, b, scale, mask = pairs
+
+  def loss(a, b, scale):
+    return losses.info_nce(a, b, scale, mask).mean
+
+  run = jax.value_and_grad(loss, argnums=(0, 1, 2))
+  bad = (jnp.where(mask[:, None], x, jnp.nan) for x in (a, b))
+  for got, expected in zip(
+    jax.tree.leaves(run(*bad, scale)),
+    jax.tree.leaves(run(a, b, scale)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_info_nce_of_filler_alone_is_zero_with_a_finite_gradient(pairs):
+  a, b, scale, _ = pairs
+
+  def loss(a, b, scale):
+    return losses.info_nce(a, b, scale, jnp.zeros(6, bool)).mean
+
+  value, grads = jax.value_and_grad(loss, argnums=(0, 1, 2))(a, b, scale)
+  assert value == 0
+  for grad in grads:
+    np.testing.assert_array_equal(grad, 0.0)
+
+
+def test_info_nce_of_bfloat16_rows_is_computed_in_float32(pairs, by_hand):
+  a, b, _, mask = pairs
+  a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+  # At this scale, similarities of 8 bits would be off by 0.2.
+  got = losses.info_nce(a, b, jnp.float32(100.0), mask)
+  assert got.total.dtype == jnp.float32
+  expected = by_hand.info_nce(a, b, 100.0, mask)
+  np.testing.assert_allclose(got.total, expected, rtol=1e-5)
+
+
+def test_a_constant_is_a_mean_over_one_thing():
+  got = losses.constant(jnp.float32(2.5))
+  assert (got.total, got.weight, got.mean) == (2.5, 1, 2.5)
+
+
+def test_all_examples_count_unless_the_batch_says_otherwise():
+  like = jnp.zeros((3, 2))
+  np.testing.assert_array_equal(losses.example_mask({}, like), [True] * 3)
+  mask = jnp.asarray([True, False, True])
+  got = losses.example_mask({"example_mask": mask}, like)
+  np.testing.assert_array_equal(got, mask)

@@ -1,0 +1,85 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.core.interfaces import ModelInfo, Objective
+from mmjax.core.sequence import Sequence
+from mmjax.objectives.vision_token_prediction import VisionTokenPrediction
+
+CODES, D = 6, 4
+INFO = ModelInfo(embed_dim=D, codebook_size=CODES)
+KEY = jax.random.key(0)
+VTP = VisionTokenPrediction
+
+
+@pytest.fixture
+def case(rng):
+  """A batch, the encoded picture behind CLS, codes, and the head."""
+  batch = {
+    "image_hidden": jnp.asarray([[1, 3], [2, 0], [0, 1]], jnp.int32),
+    "example_mask": jnp.asarray([True, True, False]),
+  }
+  x = rng.normal(size=(3, 1 + 4, D)).astype(np.float32)
+  sequence = Sequence(
+    jnp.asarray(x), jnp.ones((3, 5), bool), num_prefix=1, num_content=4
+  )
+  codes = jnp.asarray(rng.integers(0, CODES, (3, 4)), jnp.int32)
+  return batch, sequence, codes, rng.normal(size=(D, CODES)).astype(np.float32)
+
+
+def _results(sequence, codes, kernel):
+  return {
+    ("fuse", ("image", "text"), "masked"): {"image": sequence},
+    ("encode", "image", "masked"): sequence,
+    ("codes", "image", "clean"): codes,
+    ("head", "vtp", "clean"): lambda x: x @ kernel,
+  }
+
+
+@pytest.mark.parametrize("given", [("text",), ()])
+def test_the_loss_is_that_of_the_hidden_patches(case, table, by_hand, given):
+  batch, sequence, codes, kernel = case
+  apply = table(_results(sequence, codes, kernel))
+  loss, metrics = VTP(given=given)(apply, batch, rng=KEY, train=True)
+  total, right = 0.0, 0
+  for i in range(2):  # The third example is filler.
+    for j in np.asarray(batch["image_hidden"][i]):
+      logits = np.asarray(sequence.x[i, 1 + j], np.float64) @ kernel
+      total += by_hand.cross_entropy(logits, codes[i, j])
+      right += int(np.argmax(logits) == codes[i, j])
+  np.testing.assert_allclose(loss.total, total, rtol=1e-5)
+  assert loss.weight == 4
+  assert (metrics["accuracy"].total, metrics["accuracy"].weight) == (right, 4)
+
+
+def test_targets_are_codes_of_the_whole_picture(case, table):
+  batch, *rest = case
+  apply = table(_results(*rest))
+  VTP()(apply, batch, rng=KEY, train=True)
+  assert apply.calls == [
+    ("fuse", ("image", "text"), "masked"),
+    ("head", "vtp", "clean"),
+    ("codes", "image", "clean"),
+  ]
+
+
+def test_chance_is_the_loss_of_uniform_logits(case, table):
+  batch, sequence, codes, kernel = case
+  apply = table(_results(sequence, codes, np.zeros_like(kernel)))
+  loss, _ = VTP()(apply, batch, rng=KEY, train=True)
+  np.testing.assert_allclose(VTP().chance(INFO, 3), loss.mean, rtol=1e-6)
+
+
+def test_it_declares_its_fields_its_head_and_what_is_frozen():
+  assert isinstance(VTP(), Objective)
+  fields = VTP().fields(INFO)
+  assert {name: spec.dtype for name, spec in fields.items()} == {
+    "image": "uint8",
+    "text": "int32",
+    "image_hidden": "int32",
+  }
+  assert VTP(head="patches").heads(INFO) == {
+    "patches": {"name": "token", "num_classes": CODES}
+  }
+  assert VTP.needs_frozen == ("visual_tokenizer",)
