@@ -72,8 +72,24 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
   c.finetune = dict(frozen=("visual_tokenizer/.*",))
   c.checkpoint = dict(every_steps=100)
   c.log = dict(every_steps=20)
+  artist, concept = dict(split="unseen_artist"), dict(split="unseen_concept")
+  group = dict(label=dict(field="group"))
   c.evaluators = dict(
-    unseen_artist=dict(name="retrieval", data=dict(split="unseen_artist")),
-    unseen_concept=dict(name="retrieval", data=dict(split="unseen_concept")),
+    retrieval_unseen_artist=dict(name="retrieval", data=artist),
+    retrieval_unseen_concept=dict(name="retrieval", data=concept),
+    loss_unseen_artist=dict(name="loss", data=artist),
+    loss_unseen_concept=dict(name="loss", data=concept),
+    masked=dict(name="masked_prediction", data=artist),
+    # Which of 1,852 concepts does a picture by an unseen artist show?
+    concept=dict(
+      name="nearest_picture",
+      data=dict(split="unseen_artist+unseen_concept"),
+      gallery_data=dict(split="train+unseen_concept_train_artists"),
+    ),
+    probe=dict(
+      name="linear_probe",
+      data=dict(split="unseen_artist", **group),
+      train_data=dict(split="train", **group),
+    ),
   )
   return c

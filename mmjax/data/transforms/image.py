@@ -1,4 +1,4 @@
-"""Pictures: decode, crop, resize, jitter colours; hide patches."""
+"""Pictures: decode, crop, resize, jitter colours, blur; hide patches."""
 
 import io
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from mmjax.core import batch, errors
 from mmjax.core.batch import FieldSpec
@@ -18,6 +18,10 @@ MAX_PIXELS = 64 * 1024 * 1024  # 192 MiB as RGB.
 CROP_ATTEMPTS = 10
 # Brightness of R, G and B to the eye: ITU-R BT.601.
 LUMA = (0.299, 0.587, 0.114)
+YIQ_OF_RGB = np.array(
+  [LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)]
+)
+RGB_OF_YIQ = np.linalg.inv(YIQ_OF_RGB)
 
 
 def decode(
@@ -83,6 +87,10 @@ class ImageTransform:
   flip: bool = False
   # Brightness, contrast and saturation change by up to this share.
   color_jitter: float = 0.0
+  hue_jitter: float = 0.0  # Hue turns by up to this share of the circle.
+  # Gaussian blur of up to this standard deviation, pixels: what is learned
+  # then rests on shapes more than on the strokes of one artist.
+  blur: float = 0.0
   field: str = "image"  # Field of the source: encoded bytes or uint8 h w 3.
   max_pixels: int = MAX_PIXELS
 
@@ -99,10 +107,13 @@ class ImageTransform:
       raise errors.UserError(
         f"crop_ratio={self.crop_ratio}, expected 0 < low <= high."
       )
-    if not 0 <= self.color_jitter < 1:
-      raise errors.UserError(
-        f"color_jitter={self.color_jitter}, expected [0, 1)."
-      )
+    for name in ("color_jitter", "hue_jitter"):
+      if not 0 <= getattr(self, name) < 1:
+        raise errors.UserError(
+          f"{name}={getattr(self, name)}, expected [0, 1)."
+        )
+    if self.blur < 0:
+      raise errors.UserError(f"blur={self.blur}, expected at least 0.")
 
   def specs(self) -> dict[str, FieldSpec]:
     shape = (self.size, self.size, 3)
@@ -141,8 +152,11 @@ class ImageTransform:
         pixels = np.asarray(resize(pixels, self.size))
       return {**example, "image": pixels}
     picture = resize(pixels, self.size, self._draw_box(rng, width, height))
-    if self.color_jitter:
-      picture = jitter_colors(rng, picture, self.color_jitter)
+    if self.color_jitter or self.hue_jitter:
+      picture = jitter_colors(rng, picture, self.color_jitter, self.hue_jitter)
+    if self.blur:
+      radius = self.blur * float(rng.random())
+      picture = picture.filter(ImageFilter.GaussianBlur(radius))
     pixels = np.asarray(picture)
     if self.flip and rng.random() < 0.5:
       pixels = pixels[:, ::-1]
@@ -183,24 +197,39 @@ def resize(
 
 
 def jitter_colors(
-  rng: np.random.Generator, picture: Image.Image, strength: float
+  rng: np.random.Generator,
+  picture: Image.Image,
+  strength: float,
+  hue: float = 0.0,
 ) -> Image.Image:
   """Changes brightness, contrast and saturation by up to `strength` each.
 
-  All three are affine in the colour: one 3 x 3 matrix and an offset, a sixth
-  of the time that numpy takes.
+  Besides, turns the hue by up to `hue` of the circle. All are affine in the
+  colour: one 3 x 3 matrix and an offset, a sixth of the time that numpy takes.
   """
-  u = rng.random(3).tolist()
+  *u, turn = rng.random(4).tolist()
   bright, contrast, saturation = (1 + strength * (2 * v - 1) for v in u)
   mean = picture.reduce(picture.size).getpixel((0, 0))  # Rounded.
   gray = sum(c * weight for c, weight in zip(mean, LUMA, strict=True))
   offset = bright * (1 - contrast) * gray  # Contrast turns around the mean.
+  angle = 2 * math.pi * hue * (2 * turn - 1)
+  # Row by row, what a channel becomes of R, G and B.
   matrix: list[float] = []
-  for row in range(3):  # What this channel becomes of R, G and B.
-    mixed = [(1 - saturation) * weight for weight in LUMA]
-    mixed[row] += saturation
-    matrix += [*(bright * contrast * m for m in mixed), offset]
+  for row in hue_matrix(angle, saturation):
+    matrix += [*(bright * contrast * m for m in row), offset]
   return picture.convert("RGB", tuple(matrix))
+
+
+def hue_matrix(
+  angle: float, saturation: float
+) -> tuple[tuple[float, ...], ...]:
+  """Turns colours around the axis of grays, and scales their distance to it.
+
+  The plane of constant luma is that of I and Q in YIQ (NTSC); luma stays.
+  """
+  cos, sin = saturation * math.cos(angle), saturation * math.sin(angle)
+  turned = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+  return tuple(map(tuple, (RGB_OF_YIQ @ turned @ YIQ_OF_RGB).tolist()))
 
 
 @dataclass(frozen=True, kw_only=True)

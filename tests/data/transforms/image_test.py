@@ -1,4 +1,6 @@
+import colorsys
 import io
+import math
 
 import numpy as np
 import pytest
@@ -162,6 +164,57 @@ def test_jitter_of_strength_zero_changes_nothing(rng):
   np.testing.assert_array_equal(out, pixels)
 
 
+@pytest.mark.parametrize("turn", [-1.0, 0.4, 2.5])
+def test_hue_turns_by_the_angle_and_keeps_brightness(turn):
+  matrix = np.array(image.hue_matrix(turn, 1.0))
+  for color in ((0.8, 0.3, 0.1), (0.2, 0.5, 0.9)):
+    y, i, q = colorsys.rgb_to_yiq(*color)
+    new_y, new_i, new_q = colorsys.rgb_to_yiq(*(matrix @ color))
+    assert new_y == pytest.approx(y, abs=0.02)
+    turned = math.atan2(new_q, new_i) - math.atan2(q, i)
+    # The library rounds the axes of YIQ to two digits.
+    assert math.remainder(turned - turn, 2 * math.pi) == pytest.approx(
+      0, abs=0.06
+    )
+
+
+def test_grays_have_no_hue_to_turn():
+  np.testing.assert_allclose(
+    np.array(image.hue_matrix(1.0, 1.0)) @ [0.5, 0.5, 0.5], 0.5, atol=1e-3
+  )
+
+
+def test_hue_jitter_is_within_its_limits(rng):
+  transform = image.ImageTransform(
+    size=1, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), hue_jitter=0.1
+  )
+  pixels = np.array([[[200, 100, 60]]], np.uint8)
+  start = colorsys.rgb_to_yiq(*(pixels[0, 0] / 255))
+  turns = []
+  for _ in range(200):
+    out = transform({"image": pixels}, rng, train=True)["image"][0, 0] / 255
+    _, i, q = colorsys.rgb_to_yiq(*out)
+    turn = math.atan2(q, i) - math.atan2(start[2], start[1])
+    turns.append(math.remainder(turn, 2 * math.pi) / (2 * math.pi))
+  assert max(turns) == pytest.approx(0.1, abs=0.02)
+  assert min(turns) == pytest.approx(-0.1, abs=0.02)
+
+
+def test_blur_spreads_a_point_by_up_to_its_deviation(rng):
+  pixels = np.zeros((31, 31, 3), np.uint8)
+  pixels[15, 15] = 255
+  transform = image.ImageTransform(
+    size=31, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), blur=2.0
+  )
+  deviations = []
+  for _ in range(50):
+    out = transform({"image": pixels}, rng, train=True)["image"][..., 0]
+    weights = out.sum(axis=0) / out.sum()
+    deviations.append(np.sqrt(weights @ (np.arange(31) - 15.0) ** 2))
+  assert 1.5 < max(deviations) < 2.2
+  assert min(deviations) < 0.5
+
+
 def test_same_generator_same_picture(rng):
   pixels = _noise(rng)
   transform = image.ImageTransform(size=16, color_jitter=0.2)
@@ -200,6 +253,8 @@ def test_what_is_not_a_picture_is_told(rng):
     dict(crop_scale=(0.9, 0.5)),
     dict(crop_ratio=(2.0, 1.0)),
     dict(color_jitter=1.0),
+    dict(hue_jitter=-0.1),
+    dict(blur=-1.0),
   ],
 )
 def test_wrong_settings_are_refused_at_once(fields):

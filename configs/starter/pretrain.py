@@ -1,0 +1,104 @@
+r"""The quickstart's pretraining, four times as long, to see where it leads.
+
+mmjax train --config=configs/starter/pretrain.py --workdir=runs/starter
+
+Needs the tokenizer of `make quickstart`.
+"""
+
+from pathlib import Path
+
+import ml_collections as mlc
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def get_config(arg: str = "") -> mlc.ConfigDict:
+  """`arg` is not used."""
+  del arg
+  c = mlc.ConfigDict()
+  c.stage = "starter pretraining"
+  c.data = dict(
+    source="starter_emoji",
+    split="train",
+    image=dict(
+      size=64,
+      crop_scale=(0.7, 1.0),
+      color_jitter=0.4,
+      hue_jitter=0.08,
+      mask=dict(strategy="random", rate=0.25, patch_size=8),
+    ),
+    text=dict(
+      tokenizer="starter", max_tokens=24, tag_rate=0.5, mask=dict(rate=0.2)
+    ),
+  )
+  text = dict(embed_dim=128, num_layers=2, num_heads=2, mlp_dim=512)
+  tower = dict(embed_dim=128, num_layers=2, num_heads=2, mlp_dim=512)
+  c.model = dict(
+    encoders=dict(
+      image=dict(
+        name="vit",
+        patch_size=8,
+        pool="mean",
+        hidden="drop",
+        # Of the training pictures: emoji on white.
+        pixel_mean=(0.82, 0.77, 0.71),
+        pixel_std=(0.28, 0.28, 0.35),
+        size=dict(embed_dim=192, num_layers=4, num_heads=3, mlp_dim=768),
+      ),
+      text=dict(name="text", pool="mean", size=text),
+    ),
+    fusion=dict(
+      name="joint",
+      size=dict(embed_dim=128, num_layers=1, num_heads=2, mlp_dim=512),
+    ),
+    shared_dim=128,
+    # As in quickstart/tokenizer.py, whose checkpoint it comes from.
+    visual_tokenizer=dict(
+      name="vq",
+      patch_size=8,
+      num_codes=512,
+      code_dim=16,
+      encoder_size=tower,
+      decoder_size=tower,
+    ),
+  )
+  c.tasks = dict(
+    main=dict(
+      objectives=dict(
+        mlm=dict(name="masked_lm", weight=0.3),
+        vtp=dict(name="vision_token_prediction", weight=0.3),
+        contrastive=dict(
+          name="contrastive", weight=1.0, views=("masked", "clean")
+        ),
+      )
+    )
+  )
+  c.train = dict(num_steps=1800, batch_size=128)
+  c.optimizer = dict(peak_lr=1.5e-3, warmup_steps=100, weight_decay=0.2)
+  c.init = dict(
+    from_checkpoint=str(ROOT / "runs/quickstart/tokenizer"),
+    new=("(?!visual_tokenizer/).*",),
+  )
+  c.finetune = dict(frozen=("visual_tokenizer/.*",))
+  c.checkpoint = dict(every_steps=200)
+  c.log = dict(every_steps=20)
+  artist, concept = dict(split="unseen_artist"), dict(split="unseen_concept")
+  group = dict(label=dict(field="group"))
+  c.evaluators = dict(
+    retrieval_unseen_artist=dict(name="retrieval", data=artist),
+    retrieval_unseen_concept=dict(name="retrieval", data=concept),
+    loss_unseen_artist=dict(name="loss", data=artist),
+    loss_unseen_concept=dict(name="loss", data=concept),
+    masked=dict(name="masked_prediction", data=artist),
+    concept=dict(
+      name="nearest_picture",
+      data=dict(split="unseen_artist+unseen_concept"),
+      gallery_data=dict(split="train+unseen_concept_train_artists"),
+    ),
+    probe=dict(
+      name="linear_probe",
+      data=dict(split="unseen_artist", **group),
+      train_data=dict(split="train", **group),
+    ),
+  )
+  return c
