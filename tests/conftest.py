@@ -14,6 +14,8 @@ SETTINGS = {
   ),
   "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+  # See `mmjax.cli.backend`: fake devices wait for each other for ever.
+  "XLA_FLAGS": "--xla_cpu_enable_concurrency_optimized_scheduler=false",
 }
 for _name, _value in SETTINGS.items():
   os.environ.setdefault(_name, _value)

@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
   c.data = dict(
     source="starter_emoji",
     split="train",
-    image=dict(size=64, crop_scale=(0.5, 1.0), color_jitter=0.3),
+    image=dict(size=64, crop_scale=(0.8, 1.0), color_jitter=0.3, blur=2.0),
     label=dict(field=arg or "group"),
   )
   c.model = dict(
@@ -27,12 +27,14 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
         patch_size=8,
         pool="mean",
         hidden="drop",
+        pixel_mean=(0.82, 0.77, 0.71),
+        pixel_std=(0.28, 0.28, 0.35),
         size=dict(embed_dim=192, num_layers=4, num_heads=3, mlp_dim=768),
       )
     )
   )
   c.tasks = dict(main=dict(objectives=dict(label=dict(name="classification"))))
-  c.train = dict(num_steps=150, batch_size=64)
+  c.train = dict(num_steps=120, batch_size=64)
   c.optimizer = dict(peak_lr=1e-3, warmup_steps=15, weight_decay=0.05)
   c.init = dict(
     from_checkpoint=str(ROOT / "runs/quickstart/pretrain"),

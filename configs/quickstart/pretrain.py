@@ -20,12 +20,12 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
     split="train",
     image=dict(
       size=64,
-      crop_scale=(0.5, 1.0),
-      color_jitter=0.3,
-      mask=dict(strategy="random", rate=0.5, patch_size=8),
+      crop_scale=(0.8, 1.0),
+      color_jitter=0.2,
+      mask=dict(strategy="random", rate=0.25, patch_size=8),
     ),
     text=dict(
-      tokenizer="starter", max_tokens=16, tag_rate=0.5, mask=dict(rate=0.2)
+      tokenizer="starter", max_tokens=24, tag_rate=0.5, mask=dict(rate=0.2)
     ),
   )
   small = dict(embed_dim=128, num_layers=2, num_heads=2, mlp_dim=512)
@@ -36,11 +36,14 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
         patch_size=8,
         pool="mean",
         hidden="drop",
+        # Of the training pictures: emoji on white.
+        pixel_mean=(0.82, 0.77, 0.71),
+        pixel_std=(0.28, 0.28, 0.35),
         size=dict(embed_dim=192, num_layers=4, num_heads=3, mlp_dim=768),
       ),
       text=dict(name="text", pool="mean", size=small),
     ),
-    fusion=dict(name="joint", size=small),
+    fusion=dict(name="joint", size=dict(small, num_layers=1)),
     shared_dim=128,
     # As in tokenizer.py, whose checkpoint it comes from.
     visual_tokenizer=dict(
@@ -55,16 +58,16 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
   c.tasks = dict(
     main=dict(
       objectives=dict(
-        mlm=dict(name="masked_lm", weight=0.3),
-        vtp=dict(name="vision_token_prediction", weight=0.3),
+        mlm=dict(name="masked_lm", weight=0.2),
+        vtp=dict(name="vision_token_prediction", weight=0.2),
         contrastive=dict(
           name="contrastive", weight=1.0, views=("masked", "clean")
         ),
       )
     )
   )
-  c.train = dict(num_steps=500, batch_size=64)
-  c.optimizer = dict(peak_lr=1.5e-3, warmup_steps=50, weight_decay=0.05)
+  c.train = dict(num_steps=780, batch_size=64)
+  c.optimizer = dict(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05)
   c.init = dict(
     from_checkpoint=str(ROOT / "runs/quickstart/tokenizer"),
     new=("(?!visual_tokenizer/).*",),

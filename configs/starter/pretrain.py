@@ -25,6 +25,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       crop_scale=(0.7, 1.0),
       color_jitter=0.4,
       hue_jitter=0.08,
+      blur=2.0,
       mask=dict(strategy="random", rate=0.25, patch_size=8),
     ),
     text=dict(
@@ -73,7 +74,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       )
     )
   )
-  c.train = dict(num_steps=1800, batch_size=128)
+  c.train = dict(num_steps=1300, batch_size=128)
   c.optimizer = dict(peak_lr=1.5e-3, warmup_steps=100, weight_decay=0.2)
   c.init = dict(
     from_checkpoint=str(ROOT / "runs/quickstart/tokenizer"),

@@ -43,7 +43,7 @@ def describe(config: mlc.ConfigDict, *, shardings: bool = False) -> str:
         ],
       )
     )
-  flops = made.flops_per_example()
+  flops = made.flops_per_example
   state_bytes = trees.num_bytes(
     [made.abstract_state.params, made.abstract_state.opt_state]
   )
@@ -112,7 +112,7 @@ def _spec(spec: Sequence[Any]) -> str:
   return "(" + ", ".join("-" if s is None else str(s) for s in spec) + ")"
 
 
-def _mib(size: float) -> str:
+def _mib(size: int) -> str:
   return f"{size / 2**20:.2f}"
 
 

@@ -96,6 +96,7 @@ class Experiment:
       trees.num_params(trained),
     )
 
+  @functools.cached_property
   def flops_per_example(self) -> float:
     """Of a training step; what remat computes again does not count."""
     train_step = self.train_step

@@ -118,11 +118,12 @@ def _load_collection(name, tree, source, loaded_parts):
 def _check_text_tokenizer(meta, experiment, folder, settings):
   ours = text_tokenizer_id(experiment)
   theirs = meta.get("text_tokenizer")
-  dropped = any(
-    trees.compile_pattern(p).fullmatch("encoders_text/stem/tokens")
-    for p in settings.dropped
+  table = "encoders_text/stem/tokens/table"
+  unused = any(
+    trees.compile_pattern(p).fullmatch(table)
+    for p in (*settings.dropped, *settings.new)
   )
-  if ours and theirs and ours != theirs and not dropped:
+  if ours and theirs and ours != theirs and not unused:
     raise errors.UserError(
       f"{folder} was trained with the text tokenizer {theirs}, this config "
       f"uses {ours}. Set config.data.text.tokenizer to "

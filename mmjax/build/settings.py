@@ -10,7 +10,7 @@ import ml_collections as mlc
 from mmjax import evaluators, models, objectives
 from mmjax.core import config as config_lib
 from mmjax.core import errors, registry
-from mmjax.data import pipeline
+from mmjax.data import pipeline, tokenizer
 from mmjax.data.transforms import image, label, text
 from mmjax.sharding.mesh import MeshShape
 from mmjax.train.optimizer import OptimizerSettings
@@ -116,6 +116,7 @@ def defaults() -> dict[str, Any]:
   groups = {name: _plain_defaults(cls) for name, cls in GROUPS.items()}
   return {
     "stage": "train",
+    "search_path": "",  # Folder of plug-ins; the command line fills it in.
     "mixture": "sum",
     "tasks": {},
     "evaluators": {},
@@ -139,12 +140,11 @@ def resolve(config: mlc.ConfigDict) -> mlc.ConfigDict:
   """
   resolved = config_lib.complete(config, defaults())
   with resolved.unlocked():
-    for task in resolved.tasks.values():
-      for key, value in TASK.items():
-        if key not in task:
-          task[key] = (
-            mlc.ConfigDict(value) if isinstance(value, dict) else value
-          )
+    for name, task in resolved.tasks.items():
+      for key in task:
+        if key not in TASK:
+          raise errors.unknown(f"key of config.tasks.{name}", key, TASK)
+      _fill_keys(task, **TASK)
       for objective in task.objectives.values():
         if "weight" not in objective:
           objective.weight = 1.0
@@ -160,12 +160,12 @@ def resolve(config: mlc.ConfigDict) -> mlc.ConfigDict:
         models.VISUAL_TOKENIZERS,
       )
     for evaluator in resolved.evaluators.values():
-      for key, value in (("every_steps", 0), ("data", {})):
-        if key not in evaluator:
-          evaluator[key] = mlc.ConfigDict(value) if value == {} else value
+      _fill_keys(evaluator, every_steps=0, data={})
       _fill("evaluator", evaluator, evaluators.EVALUATORS)
     _fill_data(resolved.data)
   resolved.lock()
+  for group in GROUPS:
+    settings(resolved, group)
   return resolved
 
 
@@ -173,16 +173,24 @@ def _fill_data(data: mlc.ConfigDict) -> None:
   """Adds the defaults of the transforms whose sections are there."""
   if data.image:
     _fill_fields(data.image, image.ImageTransform)
-    if "mask" in data.image and data.image.mask:
+    _fill_keys(data.image, mask={})
+    if data.image.mask:
       _fill_fields(data.image.mask, image.MaskImage, without=("grid",))
   if data.text:
     _fill_fields(data.text, text.TextTransform)
+    _fill_keys(data.text, mask={}, tokenizer=tokenizer.STARTER)
     if not data.text.field:
       _fill_fields(data.text, text.Caption)
-    if "mask" in data.text and data.text.mask:
+    if data.text.mask:
       _fill_fields(data.text.mask, text.MaskText, without=("max_tokens",))
   if data.label:
     _fill_fields(data.label, label.LabelTransform, without=("names",))
+
+
+def _fill_keys(section: mlc.ConfigDict, **known: Any) -> None:
+  for name, value in known.items():
+    if name not in section:
+      section[name] = mlc.ConfigDict(value) if value == {} else value
 
 
 def _fill(kind: str, section: mlc.ConfigDict, table: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from mmjax.build import settings as settings_lib
 from mmjax.core import config as config_lib
 from mmjax.core import errors
 from mmjax.data import loader, prefetch
-from mmjax.train import checkpoint, loop, metrics, signals, writers
+from mmjax.train import checkpoint, loop, metrics, optimizer, signals, writers
 from mmjax.train.state import TrainState
 
 CONFIG_FILE = "config.json"
@@ -48,16 +48,19 @@ class Outcome:
   results: Mapping[str, float]  # Of the evaluation at the end.
 
 
-def open_workdir(workdir: Path, config: mlc.ConfigDict) -> None:
-  """Writes the config, or checks that the workdir was made with the same.
+def check_workdir(workdir: Path, config: mlc.ConfigDict) -> None:
+  """Checks that a workdir is new, or was made with the same config.
 
   Raises:
     UserError: the workdir holds a run of another config; nothing is changed.
   """
   path = workdir / CONFIG_FILE
-  new = config_lib.plain(config)
   if path.exists():
-    changed = checkpoint.compare_configs(json.loads(path.read_text()), new)
+    # Completed again: keys that mmjax has learned since are no change.
+    saved = config_lib.from_plain(json.loads(path.read_text()))
+    changed = checkpoint.compare_configs(
+      config_lib.plain(settings_lib.resolve(saved)), config_lib.plain(config)
+    )
     if changed:
       raise errors.UserError(
         f"{workdir} holds a run of another config:\n{changed}\nUse another "
@@ -67,9 +70,20 @@ def open_workdir(workdir: Path, config: mlc.ConfigDict) -> None:
     raise errors.UserError(
       f"{workdir} has checkpoints but no {CONFIG_FILE}; use another --workdir."
     )
+
+
+def open_workdir(workdir: Path, config: mlc.ConfigDict) -> None:
+  """Checks a workdir and writes the config into it.
+
+  Raises:
+    UserError: the workdir holds a run of another config; nothing is changed.
+  """
+  check_workdir(workdir, config)
   workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / CONFIG_FILE
   temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(new, indent=2, sort_keys=True))
+  text = json.dumps(config_lib.plain(config), indent=2, sort_keys=True)
+  temporary.write_text(text)
   temporary.replace(path)
 
 
@@ -90,8 +104,7 @@ class Run:
     self.saving = settings_lib.settings(config, "checkpoint")
     self.experiment = experiment.prepare(config)
     self.objectives = self.experiment.parts.objectives
-    open_workdir(workdir, config)
-    self._save_tokenizer()
+    check_workdir(workdir, config)
     self.checkpointer = checkpoint.Checkpointer(
       workdir / "checkpoints",
       keep=self.saving.keep,
@@ -112,6 +125,10 @@ class Run:
     """Trains until the end or until asked to stop; saves either way."""
     with signals.StopSignal() as stop:
       state = self._start()
+      # Not before all that can be wrong was found: a config that never
+      # started must not bar the workdir to its correction.
+      open_workdir(self.workdir, self.config)
+      self._save_tokenizer()
       first = int(jax.device_get(state.step))
       writer = writers.open_writers(
         self.workdir, resume_step=first, tensorboard=self.log.tensorboard
@@ -164,7 +181,7 @@ class Run:
       * len(self.experiment.parts.pipelines),
       tokens_per_step=self._tokens_per_step(),
       flops_per_step=(
-        self.experiment.flops_per_example() * self.train.batch_size
+        self.experiment.flops_per_example * self.train.batch_size
       ),
       peak_flops=metrics.measure_peak_flops(),
     )
@@ -226,13 +243,9 @@ class Run:
     )
 
   def _learning_rate(self, step):
-    from mmjax.train import optimizer
-
     settings = settings_lib.settings(self.config, "optimizer")
     return float(
-      optimizer.learning_rate(
-        settings, max(self.train.num_steps, settings.warmup_steps)
-      )(step - 1)
+      optimizer.learning_rate(settings, self.train.num_steps)(step - 1)
     )
 
   def _tokens_per_step(self):
@@ -255,7 +268,7 @@ class Run:
       "trainable_params": trained,
       "num_steps": self.train.num_steps,
       "batch_size": self.train.batch_size,
-      "flops_per_example": self.experiment.flops_per_example(),
+      "flops_per_example": self.experiment.flops_per_example,
       "init": self.init_report,
       "chance": self.experiment.chance(),
     }

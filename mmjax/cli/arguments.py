@@ -87,7 +87,9 @@ def load_config(address: str, overrides: Sequence[str]) -> mlc.ConfigDict:
   """
   from mmjax.build import settings  # Pulls in jax: not for --help.
 
-  return override(settings.resolve(config_lib.load(address)), overrides)
+  config = settings.resolve(config_lib.load(address))
+  config.search_path = config_lib.folder_of(address)
+  return override(config, overrides)
 
 
 def load_saved(workdir: Path, overrides: Sequence[str]) -> mlc.ConfigDict:
@@ -105,6 +107,8 @@ def load_saved(workdir: Path, overrides: Sequence[str]) -> mlc.ConfigDict:
       "`mmjax train --workdir=...` writes."
     )
   saved = config_lib.from_plain(json.loads(path.read_text()))
+  if "search_path" in saved:
+    config_lib.search(saved.search_path)
   return override(settings.resolve(saved), overrides)
 
 

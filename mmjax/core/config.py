@@ -32,8 +32,7 @@ def load(address: str) -> mlc.ConfigDict:
       f"No config file at {str(path)!r}.{near} Expected a Python file with "
       "get_config(arg: str = '')."
     )
-  if str(path.resolve().parent) not in sys.path:
-    sys.path.append(str(path.resolve().parent))
+  search(folder_of(address))
   spec = importlib.util.spec_from_file_location("mmjax_config", path)
   assert spec is not None and spec.loader is not None
   module = importlib.util.module_from_spec(spec)
@@ -52,6 +51,17 @@ def load(address: str) -> mlc.ConfigDict:
       f"get_config({arg!r}) of {str(path)!r} fails: {type(e).__name__}: {e}"
     ) from e
   return mlc.ConfigDict(_unshared(mlc.ConfigDict(config)))
+
+
+def folder_of(address: str) -> str:
+  """The folder of a config file given as `FILE` or `FILE:arg`."""
+  return str(Path(_split_address(address)[0]).resolve().parent)
+
+
+def search(path: str) -> None:
+  """Lets plug-ins in a folder be named as "module:Class"."""
+  if path and path not in sys.path:
+    sys.path.append(path)
 
 
 def _unshared(value: Any) -> Any:

@@ -21,7 +21,7 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> float:
 
 
 def _count(jaxpr: Any) -> float:
-  return sum(_count_equation(eqn) for eqn in jaxpr.eqns)
+  return sum((_count_equation(eqn) for eqn in jaxpr.eqns), 0.0)
 
 
 def _count_equation(eqn: Any) -> float:
@@ -38,10 +38,10 @@ def _count_equation(eqn: Any) -> float:
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * per_output
   inner = [_count(j) for value in eqn.params.values() for j in _jaxprs(value)]
   if name == "scan":
-    return eqn.params["length"] * sum(inner)
+    return eqn.params["length"] * sum(inner, 0.0)
   if name == "cond":
     return max(inner, default=0.0)
-  return sum(inner)
+  return sum(inner, 0.0)
 
 
 def _jaxprs(value: Any) -> list[Any]:

@@ -41,12 +41,12 @@ class OptimizerSettings:
 def learning_rate(
   settings: OptimizerSettings, num_steps: int
 ) -> schedules.Schedule:
-  """The schedule of a run of `num_steps`."""
+  """The schedule of a run; one shorter than its warm-up ends within it."""
   return schedules.schedule(
     settings.schedule,
     peak_lr=settings.peak_lr,
     warmup_steps=settings.warmup_steps,
-    num_steps=num_steps,
+    num_steps=max(num_steps, settings.warmup_steps),
     end_factor=settings.end_factor,
   )
 
@@ -66,8 +66,6 @@ def make_optimizer(
       lambda n, _: any(p.fullmatch(n) for p in decay_patterns), params
     )
 
-  # A run of fewer steps than its warm-up ends within it.
-  steps = max(num_steps, settings.warmup_steps)
   chain = []
   if settings.clip_norm:
     chain.append(optax.clip_by_global_norm(settings.clip_norm))
@@ -77,7 +75,7 @@ def make_optimizer(
   ]
   if settings.lr_factors:
     chain.append(_scale_by_name(_factors(dict(settings.lr_factors), names)))
-  chain.append(optax.scale_by_learning_rate(learning_rate(settings, steps)))
+  chain.append(optax.scale_by_learning_rate(learning_rate(settings, num_steps)))
   return optax.chain(*chain)
 
 

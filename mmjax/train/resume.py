@@ -8,7 +8,7 @@ from mmjax.core import config as config_lib
 from mmjax.core import trees
 
 # Changes in these do not change what is learned from the same numbers.
-FREE = ("log", "checkpoint", "evaluators", "mesh")
+FREE = ("log", "checkpoint", "evaluators", "mesh", "search_path")
 
 
 def fingerprint(params: Any) -> str:

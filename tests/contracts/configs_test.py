@@ -4,6 +4,7 @@ import ast
 import json
 from pathlib import Path
 
+import jax
 import ml_collections as mlc
 import pytest
 
@@ -49,3 +50,19 @@ def test_a_config_imports_nothing_of_mmjax(file):
       else [getattr(node, "module", "") or ""]
     )
     assert not any(n.split(".")[0] == "mmjax" for n in names)
+
+
+def test_a_config_describes_a_run_that_can_be_built(file, starter_path):
+  from mmjax.build import experiment, parts, settings
+
+  config = configs.load(str(file))
+  if config.data.source.startswith("starter_"):
+    config.data.path = starter_path
+  # One device of any machine; what is loaded from elsewhere is not needed.
+  made = experiment.prepare(settings.resolve(config), jax.devices()[:1])
+
+  total, trained = made.num_params()
+  assert 0 < trained <= total
+  assert parts.make_evaluators(
+    made.config, made.parts.objectives, made.parts.info, made.batch_size
+  )

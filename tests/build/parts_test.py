@@ -1,0 +1,320 @@
+import textwrap
+
+import numpy as np
+import pytest
+
+from mmjax.build import parts, settings
+from mmjax.core import errors
+
+
+@pytest.fixture
+def plug_in(tmp_path, monkeypatch):
+  """`plug_in(name, code)` writes a module of a user's own."""
+  monkeypatch.syspath_prepend(tmp_path)
+
+  def write(name, code):
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(code))
+
+  return write
+
+
+def refused(resolve, stage, edit, match):
+  with pytest.raises(errors.UserError, match=match):
+    parts.make_parts(resolve(stage, edit))
+
+
+def test_vocabulary_and_picture_size_come_from_the_data(resolve):
+  made = parts.make_parts(resolve("pretrain"))
+
+  assert made.info.vocab_size == made.pipelines["main"].tokenizer.vocab_size
+  assert made.info.codebook_size == 16
+  assert made.info.modalities == ("image", "text")
+  assert made.model.visual_tokenizer.image_size == 32
+  assert made.model.encoders["text"].stem.max_tokens == 12
+
+
+def test_number_of_classes_comes_from_the_data(resolve):
+  made = parts.make_parts(resolve("finetune"))
+
+  assert made.objectives["label"].objective.num_classes == 4  # Shapes.
+  assert made.model.heads["label"].num_classes == 4
+
+
+def test_a_fact_that_the_config_repeats_may_agree(resolve):
+  def edit(config):
+    config.tasks.main.objectives.label.num_classes = 4
+
+  parts.make_parts(resolve("finetune", edit))
+
+
+def test_a_fact_that_disagrees_is_refused_with_both_values(resolve):
+  def edit(config):
+    config.model.encoders.image.image_size = 64
+
+  refused(
+    resolve,
+    "finetune",
+    edit,
+    "config.model.encoders.image.image_size=64 but the data has 32",
+  )
+
+
+LABELLED = """
+  import dataclasses
+  import numpy as np
+  from mmjax.core.batch import FieldSpec
+
+  @dataclasses.dataclass(frozen=True, kw_only=True)
+  class Parity:
+    def specs(self):
+      return {"label": FieldSpec((), "int32", "", "parity")}
+
+    def __call__(self, example, rng, *, train):
+      return {**example, "label": np.int32(len(example["label_en"]) % 2)}
+"""
+
+
+def test_labels_of_ones_own_need_a_number_of_classes_only(resolve, plug_in):
+  plug_in("own_labels", LABELLED)
+
+  def edit(config):
+    config.data.label = None
+    config.data.extra = ({"name": "own_labels:Parity"},)
+    config.tasks.main.objectives.label.num_classes = 2
+
+  made = parts.make_parts(resolve("finetune", edit))
+
+  assert made.model.heads["label"].num_classes == 2
+
+
+def test_labels_of_ones_own_without_a_number_of_classes_are_refused(
+  resolve, plug_in
+):
+  plug_in("own_labels_too", LABELLED)
+
+  def edit(config):
+    config.data.label = None
+    config.data.extra = ({"name": "own_labels_too:Parity"},)
+
+  refused(resolve, "finetune", edit, "num_classes")
+
+
+@pytest.mark.parametrize(
+  ("stage", "section", "key", "near"),
+  [
+    ("pretrain", "tasks.main.objectives.mlm", "haed", "head"),
+    ("pretrain", "tasks.main.objectives.mlm", "wieght", "weight"),
+    ("pretrain", "model.encoders.image", "patchsize", "patch_size"),
+    ("pretrain", "model.fusion", "dropout", "dropout_rate"),
+    ("pretrain", "model.visual_tokenizer", "codes", "num_codes"),
+  ],
+)
+def test_unknown_key_of_a_plug_in_says_where_and_the_nearest(
+  resolve, stage, section, key, near
+):
+  def edit(config):
+    node = config
+    for name in section.split("."):
+      node = node[name]
+    node[key] = 1
+
+  refused(
+    resolve,
+    stage,
+    edit,
+    rf"'config.{section}.{key}'\. Did you mean '{near}'",
+  )
+
+
+def two_tasks(config):
+  """Shapes and colours, each a task with labels of its own."""
+  config.tasks = dict(
+    shapes=dict(objectives=dict(shape=dict(name="classification"))),
+    colors=dict(
+      data=dict(label=dict(field="subgroup")),
+      weight=0.5,
+      objectives=dict(
+        color=dict(name="classification", head="color", weight=3.0)
+      ),
+    ),
+  )
+
+
+def test_two_tasks_have_data_and_heads_of_their_own(resolve):
+  made = parts.make_parts(resolve("finetune", two_tasks))
+
+  sizes = {name: head.num_classes for name, head in made.model.heads.items()}
+  assert sizes == {"label": 4, "color": 6}
+  assert {n: o.task for n, o in made.objectives.items()} == {
+    "shape": "shapes",
+    "color": "colors",
+  }
+
+
+def test_weights_of_task_and_objective_multiply(resolve):
+  made = parts.make_parts(resolve("finetune", two_tasks))
+
+  assert made.objectives["color"].weight == 0.5 * 3.0
+
+
+def test_different_heads_of_one_name_are_refused(resolve):
+  def edit(config):
+    two_tasks(config)
+    config.tasks.colors.objectives.color.head = "label"
+
+  refused(
+    resolve,
+    "finetune",
+    edit,
+    r"Two objectives bring a head 'label'.*\(of 'shape'\)",
+  )
+
+
+def test_equal_heads_of_one_name_are_shared(resolve):
+  def edit(config):
+    two_tasks(config)
+    del config.tasks.colors.data
+    config.tasks.colors.objectives.color.head = "label"
+
+  assert list(parts.make_parts(resolve("finetune", edit)).model.heads) == [
+    "label"
+  ]
+
+
+def test_an_objective_of_the_same_name_in_two_tasks_is_refused(resolve):
+  def edit(config):
+    config.tasks.more = config.tasks.main.to_dict()
+
+  refused(resolve, "finetune", edit, "Two tasks have an objective 'label'")
+
+
+def test_no_task_is_refused(resolve):
+  def edit(config):
+    config.tasks = {}
+
+  refused(resolve, "finetune", edit, "config.tasks is empty")
+
+
+def test_task_without_objectives_is_refused(resolve):
+  def edit(config):
+    config.tasks.more = {}
+
+  refused(resolve, "finetune", edit, "config.tasks.more.objectives is empty")
+
+
+def test_weights_that_are_all_zero_are_refused(resolve):
+  def edit(config):
+    config.tasks.main.objectives.label.weight = 0.0
+
+  refused(resolve, "finetune", edit, "weights of all objectives are zero")
+
+
+def test_unknown_mixture_is_refused(resolve):
+  def edit(config):
+    config.mixture = "summ"
+
+  refused(resolve, "finetune", edit, "mixture 'summ'. Did you mean 'sum'")
+
+
+def test_field_that_the_data_lacks_names_the_objective(resolve):
+  def edit(config):
+    del config.data.text.mask
+
+  refused(
+    resolve,
+    "pretrain",
+    edit,
+    r"'mlm' reads the field 'text_masked' \(int32\[b, \?\]\).*'main' lacks",
+  )
+
+
+FLOATS = """
+  import dataclasses
+  from mmjax.core.batch import FieldSpec
+  from mmjax.objectives.classification import Classification
+
+  @dataclasses.dataclass(frozen=True, kw_only=True)
+  class Floats(Classification):
+    def fields(self, info):
+      return {"image": FieldSpec((48, 48, 3), "float32", "h w c")}
+"""
+
+
+def test_field_of_another_form_says_expected_and_got(resolve, plug_in):
+  plug_in("floats", FLOATS)
+
+  def edit(config):
+    config.tasks.main.objectives.label.name = "floats:Floats"
+
+  refused(
+    resolve,
+    "finetune",
+    edit,
+    r"'label' expects 'image' as float32\[b, 48, 48, 3\], the data of task "
+    r"'main' has uint8\[b, 32, 32, 3\]",
+  )
+
+
+def test_unknown_key_of_a_tasks_data_names_the_nearest(resolve):
+  def edit(config):
+    config.tasks.main.data = dict(image=dict(sise=16))
+
+  refused(resolve, "finetune", edit, "Unknown key.*'sise'. Did you mean 'size'")
+
+
+def test_a_task_may_hide_patches_that_the_others_show(resolve):
+  def edit(config):
+    config.tasks.main.data = dict(image=dict(mask=dict(rate=0.25)))
+
+  made = parts.make_parts(resolve("finetune", edit))
+
+  # A quarter of a grid of 4 x 4 patches of 8 pixels.
+  assert made.pipelines["main"].specs["image_hidden"].shape == (4,)
+
+
+def evaluators(resolve, stage, **sections):
+  def edit(config):
+    config.evaluators = sections
+
+  config = resolve(stage, edit)
+  made = parts.make_parts(config)
+  return parts.make_evaluators(config, made.objectives, made.info, 8)
+
+
+def test_an_evaluator_has_its_own_split_once_and_in_order(resolve):
+  made = evaluators(
+    resolve,
+    "finetune",
+    held_out=dict(name="classification", data=dict(split="test")),
+  )["held_out"]
+
+  labels = np.concatenate(
+    [b["label"][b["example_mask"]] for b in made.batches()]
+  )
+  source = settings.pipeline.sources.open_source("synthetic", split="test")
+  names = list(source.class_names["group"])
+  expected = [names.index(source[i]["group"]) for i in range(len(source))]
+  np.testing.assert_array_equal(labels, expected)
+
+
+def test_an_evaluator_gets_the_classes_of_its_own_data(resolve):
+  made = evaluators(
+    resolve,
+    "finetune",
+    probe=dict(
+      name="linear_probe",
+      data=dict(split="test", label=dict(field="subgroup")),
+      train_data=dict(label=dict(field="subgroup")),
+    ),
+  )["probe"]
+
+  assert made.num_classes == 6
+  assert len(next(made.train_batches())["label"]) == 8
+
+
+def test_unknown_key_of_an_evaluator_says_the_nearest(resolve):
+  with pytest.raises(
+    errors.UserError,
+    match=r"'config.evaluators.a.evry_steps'\. Did you mean 'every_steps'",
+  ):
+    evaluators(resolve, "finetune", a=dict(name="loss", evry_steps=3))

@@ -1,0 +1,195 @@
+import json
+
+import pytest
+
+from mmjax.build import training
+from mmjax.core import errors
+
+
+@pytest.fixture
+def tiny(resolve):
+  """`tiny(**{"a.b": value})`: the tokenizer's config with some changes."""
+
+  def make(**changes):
+    def edit(config):
+      for key, value in changes.items():
+        group, _, name = key.partition(".")
+        if group not in config:
+          config[group] = {}
+        config[group][name] = value
+
+    return resolve("tokenizer", edit)
+
+  return make
+
+
+def files(folder):
+  """Every file below a folder, and what it holds."""
+  return {
+    p.relative_to(folder).as_posix(): p.read_bytes()
+    for p in folder.rglob("*")
+    if p.is_file()
+  }
+
+
+def test_workdir_gets_the_resolved_config(tiny, tmp_path):
+  training.open_workdir(tmp_path / "a" / "b", tiny())
+
+  saved = json.loads((tmp_path / "a" / "b" / "config.json").read_text())
+  assert saved["train"]["batch_size"] == 8
+  assert saved["optimizer"]["b2"] == 0.95  # A default.
+
+
+def test_workdir_of_another_config_is_refused_with_the_difference(
+  tiny, tmp_path
+):
+  training.open_workdir(tmp_path, tiny())
+  before = files(tmp_path)
+
+  with pytest.raises(errors.UserError) as e:
+    training.open_workdir(
+      tmp_path, tiny(**{"optimizer.peak_lr": 0.5, "train.seed": 3})
+    )
+
+  lines = str(e.value).splitlines()
+  assert lines[1:3] == [
+    "  optimizer.peak_lr: 0.003 -> 0.5",
+    "  train.seed: 0 -> 3",
+  ]
+  assert "Use another --workdir" in str(e.value)
+  assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+  "change",
+  [{"log.every_steps": 7}, {"checkpoint.keep": 9}, {"mesh.fsdp": 2}],
+)
+def test_what_changes_no_number_may_change(tiny, tmp_path, change):
+  training.open_workdir(tmp_path, tiny())
+
+  training.open_workdir(tmp_path, tiny(**change))
+
+  ((key, value),) = change.items()
+  group, name = key.split(".")
+  saved = json.loads((tmp_path / "config.json").read_text())
+  assert saved[group][name] == value
+
+
+def test_checkpoints_without_a_config_are_not_touched(tiny, tmp_path):
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+
+  with pytest.raises(errors.UserError, match="checkpoints but no config.json"):
+    training.open_workdir(tmp_path, tiny())
+
+  assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"evaluators.a": dict(name="reconstruction", splitt="test")},
+    {"init.from_checkpoint": "no/such/run"},
+    {"train.batch_size": 9},
+  ],
+)
+def test_run_that_cannot_start_leaves_the_workdir_as_it_was(
+  tiny, tmp_path, changes
+):
+  with pytest.raises(errors.UserError):
+    training.Run(tiny(**changes), tmp_path / "new").execute()
+
+  # So that the corrected config is not refused as another one.
+  assert not (tmp_path / "new").exists()
+
+
+class Recorder(training.Listener):
+  def __init__(self):
+    self.calls = []
+
+  def on_start(self, run, first_step):
+    self.calls.append(("start", first_step))
+
+  def on_step(self, step):
+    self.calls.append(("step", step))
+
+  def on_log(self, row):
+    self.calls.append((row["kind"], row["step"]))
+
+
+@pytest.fixture(scope="module")
+def finished(resolve, tmp_path_factory):
+  """A run of three steps: listener, outcome, workdir, config."""
+  workdir, recorder = tmp_path_factory.mktemp("run"), Recorder()
+
+  def edit(config):
+    config.train.num_steps = 3
+    config.optimizer.warmup_steps = 2
+    config.checkpoint = dict(every_steps=2, best_metric="held_out/rmse")
+    config.log.every_steps = 2
+    config.evaluators = dict(
+      held_out=dict(name="loss", every_steps=2, data=dict(split="test"))
+    )
+
+  config = resolve("tokenizer", edit)
+  outcome = training.Run(config, workdir, recorder).execute()
+  return recorder, outcome, workdir, config
+
+
+def rows(workdir):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_listener_hears_everything_in_order(finished):
+  assert finished[0].calls == [
+    ("start", 0),
+    ("step", 1),
+    ("train", 1),
+    ("step", 2),
+    ("train", 2),
+    ("eval", 2),
+    ("step", 3),
+    ("train", 3),
+    ("eval", 3),
+  ]
+
+
+@pytest.mark.slow
+def test_log_has_start_and_learning_rate_of_each_row(finished):
+  got = rows(finished[2])
+
+  assert got[0]["kind"] == "start"
+  assert got[0]["num_params"] == got[0]["trainable_params"] > 0
+  rates = {r["step"]: r["learning_rate"] for r in got if r["kind"] == "train"}
+  # Two steps of warm-up, then half a cosine: its first step is the peak.
+  assert rates == pytest.approx({1: 0.0015, 2: 0.003, 3: 0.003})
+
+
+@pytest.mark.slow
+def test_outcome_has_the_evaluation_at_the_end(finished):
+  _, outcome, workdir, _ = finished
+
+  assert (outcome.step, outcome.finished) == (3, True)
+  last = [r for r in rows(workdir) if r["kind"] == "eval"][-1]
+  assert outcome.results["held_out/codes/loss"] == pytest.approx(
+    last["held_out/codes/loss"]
+  )
+
+
+@pytest.mark.slow
+def test_steps_are_saved_by_their_period_and_at_the_end(finished):
+  folder = finished[2] / "checkpoints"
+
+  assert sorted(p.name for p in folder.iterdir()) == ["2", "3"]
+
+
+@pytest.mark.slow
+def test_finished_run_gives_its_results_again(finished):
+  _, outcome, workdir, config = finished
+  before = files(workdir)
+
+  again = training.Run(config, workdir).execute()
+
+  assert again == outcome
+  assert files(workdir).keys() == before.keys()
