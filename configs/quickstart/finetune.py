@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
     )
   )
   c.checkpoint = dict(every_steps=50)
-  c.log = dict(every_steps=10)
+  c.log = dict(every_steps=10, evaluate_at_end=False)
   c.evaluators = dict(
     unseen_artist=dict(name="classification", data=dict(split="unseen_artist")),
     unseen_concept=dict(

@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       mask=dict(strategy="random", rate=0.25, patch_size=8),
     ),
     text=dict(
-      tokenizer="starter", max_tokens=24, tag_rate=0.5, mask=dict(rate=0.2)
+      tokenizer="starter", max_tokens=24, tag_rate=0.5, mask=dict(rate=0.15)
     ),
   )
   small = dict(embed_dim=128, num_layers=2, num_heads=2, mlp_dim=512)
@@ -61,7 +61,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
         mlm=dict(name="masked_lm", weight=0.2),
         vtp=dict(name="vision_token_prediction", weight=0.2),
         contrastive=dict(
-          name="contrastive", weight=1.0, views=("masked", "clean")
+          name="contrastive", weight=1.0, views=("masked", "masked")
         ),
       )
     )
@@ -74,7 +74,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
   )
   c.finetune = dict(frozen=("visual_tokenizer/.*",))
   c.checkpoint = dict(every_steps=100)
-  c.log = dict(every_steps=20)
+  c.log = dict(every_steps=20, evaluate_at_end=False)
   artist, concept = dict(split="unseen_artist"), dict(split="unseen_concept")
   group = dict(label=dict(field="group"))
   c.evaluators = dict(

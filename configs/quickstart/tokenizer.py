@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
   c.tasks = dict(
     main=dict(objectives=dict(tokenizer=dict(name="tokenizer_training")))
   )
-  c.train = dict(num_steps=300, batch_size=32)
+  c.train = dict(num_steps=240, batch_size=32)
   c.optimizer = dict(peak_lr=2e-3, warmup_steps=30, weight_decay=0.01)
   c.checkpoint = dict(every_steps=100)
   c.log = dict(every_steps=20)

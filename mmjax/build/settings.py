@@ -83,6 +83,8 @@ class LogSettings:
 
   every_steps: int = 50
   tensorboard: bool = True
+  # Run all evaluators after the last step; if not, `mmjax evaluate` does.
+  evaluate_at_end: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -221,7 +221,7 @@ class Run:
     return state, step
 
   def _evaluate(self, step, state, writer, meter):
-    last = step == self.train.num_steps
+    last = step == self.train.num_steps and self.log.evaluate_at_end
     names = self.evaluation.due(step, last)
     if not names:
       return

@@ -145,6 +145,25 @@ def test_every_stage_is_evaluated_at_its_end(chain, stage, prefixes):
   assert all(np.isfinite(v) for v in values.values())
 
 
+def test_evaluation_can_be_left_to_its_own_command(chain, tmp_path):
+  workdir = tmp_path / "W"
+
+  status = main.main(
+    [
+      "train",
+      f"--config={TINY}:tokenizer,evaluated",
+      f"--workdir={workdir}",
+      "--config.log.evaluate_at_end=false",
+      *STEPS,
+    ]
+  )
+
+  assert status == 0
+  assert not (workdir / "evaluations").exists()
+  assert main.main(["evaluate", f"--workdir={workdir}"]) == 0
+  assert results(workdir, 4) == results(chain / "tokenizer", 4)
+
+
 def test_evaluation_of_a_checkpoint_says_what_training_said(chain):
   rows = map(
     json.loads, (chain / "pretrain" / "metrics.jsonl").read_text().splitlines()
