@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       mask=dict(strategy="random", rate=0.25, patch_size=8),
     ),
     text=dict(
-      tokenizer="starter", max_tokens=24, tag_rate=0.5, mask=dict(rate=0.15)
+      tokenizer="starter", max_tokens=24, tag_rate=0.5, mask=dict(rate=0.2)
     ),
   )
   small = dict(embed_dim=128, num_layers=2, num_heads=2, mlp_dim=512)
@@ -61,12 +61,12 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
         mlm=dict(name="masked_lm", weight=0.2),
         vtp=dict(name="vision_token_prediction", weight=0.2),
         contrastive=dict(
-          name="contrastive", weight=1.0, views=("masked", "masked")
+          name="contrastive", weight=1.0, views=("masked", "clean")
         ),
       )
     )
   )
-  c.train = dict(num_steps=780, batch_size=64)
+  c.train = dict(num_steps=750, batch_size=64)
   c.optimizer = dict(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05)
   c.init = dict(
     from_checkpoint=str(ROOT / "runs/quickstart/tokenizer"),
