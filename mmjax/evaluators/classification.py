@@ -19,7 +19,7 @@ class Classification:
   """
 
   batches: Callable[[], Iterator[dict[str, np.ndarray]]]
-  class_names: tuple[str, ...] = ()
+  class_names: tuple[str, ...]
   modality: str = "image"
   label: str = "label"  # Field with the class index.
   head: str = "label"
@@ -43,7 +43,7 @@ class Classification:
     size = logits.shape[1]
     matrix = np.zeros((size, size), np.int64)
     np.add.at(matrix, (labels, logits.argmax(axis=1)), 1)
-    names = list(self.class_names or map(str, range(size)))
+    names = list(self.class_names)
     yield Artifact(
       "confusion",
       "matrix",

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from mmjax.core.interfaces import Artifact, Predict
+from mmjax.evaluators import samples
 
 GRAY = 128  # What a hidden patch is painted with.
 
@@ -46,9 +47,8 @@ class MaskedPrediction:
       yield f"{name}/majority", float(np.bincount(true).max() / len(true))
 
   def pictures(self, predict: Predict, params: Any) -> Iterator[Artifact]:
-    batch = next(self.batches())
+    batch, count = samples.spread(self.batches(), self.num_shown)
     out = predict(params, self._fill, batch)
-    count = min(self.num_shown, int(batch["example_mask"].sum()))
     num_patches = int(out.pop("num_patches"))
     shown = {k: v[:count] for k, v in {**batch, **out}.items()}
     columns = {

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.core.interfaces import Artifact, Predict
+from mmjax.evaluators import samples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,8 @@ class Reconstruction:
     yield "perplexity", float(np.exp(-np.sum(probs * np.log(probs))))
 
   def pictures(self, predict: Predict, params: Any) -> Iterator[Artifact]:
-    batch = next(self.batches())
+    batch, count = samples.spread(self.batches(), self.num_shown)
     image, _, _ = predict(params, self._reconstruct, batch)
-    count = min(self.num_shown, int(batch["example_mask"].sum()))
     shown = np.clip(image[:count] * 255.0 + 0.5, 0, 255).astype(np.uint8)
     yield Artifact(
       "pairs",

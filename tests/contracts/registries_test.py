@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Registry -> files of its folder that hold no plug-in.
 SHELVES = {
   "mmjax.objectives.OBJECTIVES": {"forward_once", "losses", "multitask"},
-  "mmjax.evaluators.EVALUATORS": {"artifacts", "ranking"},
+  "mmjax.evaluators.EVALUATORS": {"artifacts", "ranking", "samples"},
   "mmjax.models.encoders.ENCODERS": {"encoder"},
   "mmjax.models.fusion.FUSIONS": {"restore"},
 }

@@ -75,7 +75,7 @@ def test_predicted_codes_take_the_place_of_hidden_ones(made):
   # Example 0: codes 3 1 2 0 are guessed right; their mean is 1.5.
   np.testing.assert_array_equal(images[0, 2], np.uint8(0.15 * 255 + 0.5))
   np.testing.assert_array_equal(images[0, 3], np.uint8(0.15 * 255 + 0.5))
-  assert patches.data["captions"] == ["ac", "bb"]
+  assert patches.data["captions"] == ["ac", "da"]
 
 
 def test_words_say_what_was_hidden_and_predicted(made):
