@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mmjax.core import axes, errors, precision, trees
 from mmjax.models.encoders.vit import (
@@ -94,6 +95,57 @@ def test_patches_that_do_not_tile_are_refused():
 def test_pixels_are_mapped_to_minus_one_to_one():
   got = normalize(jnp.asarray([0, 51, 255], jnp.uint8))
   np.testing.assert_allclose(got, [-1.0, -0.6, 1.0], rtol=1e-6)
+
+
+def test_pixels_are_standardised_channel_by_channel(rng):
+  pixels = rng.integers(0, 256, (2, 3, 3)).astype(np.uint8)
+  mean, std = (0.8, 0.5, 0.2), (0.1, 0.25, 0.5)
+  got = normalize(jnp.asarray(pixels), mean, std)
+  for channel in range(3):
+    expected = (pixels[..., channel] / 255.0 - mean[channel]) / std[channel]
+    np.testing.assert_allclose(got[..., channel], expected, atol=1e-5)
+
+
+def test_statistics_of_the_pixels_reach_the_stem(image):
+  plain, centred = (
+    PatchStem(PATCH, 16),
+    PatchStem(
+      PATCH, 16, pixel_mean=(0.8, 0.5, 0.2), pixel_std=(0.1, 0.25, 0.5)
+    ),
+  )
+  variables = plain.init(KEY, image)
+  # The same numbers by hand, as pixels that the plain stem would see.
+  x = np.asarray(image) / 255.0
+  x = (x - [0.8, 0.5, 0.2]) / [0.1, 0.25, 0.5]
+  stem = variables["params"]
+  patches = patchify(jnp.asarray(x, jnp.float32), PATCH)
+  kernel, bias = (nn.meta.unbox(stem["patches"][n]) for n in ("kernel", "bias"))
+  expected = patches @ kernel + jnp.expand_dims(bias, (0, 1))
+  expected += jnp.expand_dims(nn.meta.unbox(stem["positions"]["table"]), 0)
+  got = centred.apply(variables, image).x
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_convolutions_see_nothing_of_hidden_patches(image, hidden, how):
+  stem = PatchStem(PATCH, 16, how, kind="conv")
+  variables = stem.init(KEY, image)
+  other = np.asarray(image).copy()
+  for row, patches in zip(other, np.asarray(hidden), strict=True):
+    for patch in patches:
+      y, x = PATCH * (patch // COLUMNS), PATCH * (patch % COLUMNS)
+      row[y : y + PATCH, x : x + PATCH] = 7
+  got = stem.apply(variables, jnp.asarray(other), hidden=hidden).x
+  np.testing.assert_array_equal(
+    got, stem.apply(variables, image, hidden=hidden).x
+  )
+  whole = stem.apply(variables, image).x
+  assert np.abs(stem.apply(variables, jnp.asarray(other)).x - whole).max() > 0.1
+
+
+def test_an_unknown_kind_of_stem_is_refused_with_the_nearest_name(image):
+  with pytest.raises(errors.UserError, match="Did you mean 'conv'"):
+    jax.eval_shape(lambda: PatchStem(PATCH, 16, kind="con").init(KEY, image))
 
 
 def test_an_image_is_embedded_with_positions_then_mixed(
