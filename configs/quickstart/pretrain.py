@@ -1,5 +1,8 @@
 r"""Stage 2 of the quickstart: one text + image model, three objectives a step.
 
+6 min on 2 CPU cores; image to text R@10 0.29 on the unseen artist, 0.28 on
+unseen concepts (seed 0).
+
 mmjax train --config=configs/quickstart/pretrain.py --workdir=runs/pretrain
 """
 

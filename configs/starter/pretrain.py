@@ -1,5 +1,8 @@
 r"""The quickstart's pretraining, four times as long, to see where it leads.
 
+26 min on 2 CPU cores; image to text R@10 0.42 on the unseen artist, 0.30 on
+unseen concepts (seed 0).
+
 mmjax train --config=configs/starter/pretrain.py --workdir=runs/starter
 
 Needs the tokenizer of `make quickstart`.
