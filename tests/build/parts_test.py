@@ -44,7 +44,9 @@ def test_a_fact_that_the_config_repeats_may_agree(resolve):
   def edit(config):
     config.tasks.main.objectives.label.num_classes = 4
 
-  parts.make_parts(resolve("finetune", edit))
+  made = parts.make_parts(resolve("finetune", edit))
+
+  assert made.objectives["label"].objective.num_classes == 4
 
 
 def test_a_fact_that_disagrees_is_refused_with_both_values(resolve):
