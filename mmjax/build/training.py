@@ -14,7 +14,7 @@ import numpy as np
 from mmjax.build import evaluation, experiment, initial
 from mmjax.build import settings as settings_lib
 from mmjax.core import config as config_lib
-from mmjax.core import errors
+from mmjax.core import errors, precision
 from mmjax.data import loader, prefetch
 from mmjax.train import checkpoint, loop, metrics, optimizer, signals, writers
 from mmjax.train.state import TrainState
@@ -183,7 +183,9 @@ class Run:
       flops_per_step=(
         self.experiment.flops_per_example * self.train.batch_size
       ),
-      peak_flops=metrics.measure_peak_flops(),
+      peak_flops=metrics.measure_peak_flops(
+        precision.policy(self.experiment.config.model.precision).products
+      ),
     )
     log_every = self.log.every_steps
 

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -136,8 +137,24 @@ def test_a_policy_is_found_by_name():
   assert jnp.dtype(policy.products) == jnp.bfloat16
 
 
-def test_the_automatic_policy_is_one_of_the_table():
-  assert precision.policy("auto") in precision.POLICIES.values()
+@pytest.mark.parametrize(
+  ("flags", "name"),
+  [
+    ({"avx2", "amx_bf16"}, "bfloat16_products"),
+    ({"avx512f", "avx512_bf16"}, "bfloat16_products"),
+    ({"avx512f"}, "float32"),
+    (set(), "float32"),
+  ],
+)
+def test_the_automatic_policy_asks_the_cpu(monkeypatch, flags, name):
+  monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+  assert jax.default_backend() == "cpu"
+  assert precision.policy("auto") is precision.POLICIES[name]
+
+
+def test_cpu_flags_are_those_that_the_kernel_lists():
+  listed = Path("/proc/cpuinfo").read_text().count("flags")
+  assert bool(listed) == ("fpu" in precision.cpu_flags())
 
 
 def test_an_unknown_policy_is_refused_with_the_nearest_name():
