@@ -12,6 +12,7 @@ from mmjax.core import config as config_lib
 from mmjax.core import errors, registry
 from mmjax.data import pipeline, tokenizer
 from mmjax.data.transforms import image, label, text
+from mmjax.models.layers.options import StackOptions
 from mmjax.sharding.mesh import MeshShape
 from mmjax.train.optimizer import OptimizerSettings
 
@@ -209,6 +210,10 @@ def _fill_fields(
   section: mlc.ConfigDict, factory: Any, *, without: tuple[str, ...] = ()
 ) -> None:
   for name, parameter in inspect.signature(factory).parameters.items():
+    if isinstance(parameter.default, StackOptions):
+      _fill_keys(section, **{name: {}})
+      _fill_fields(section[name], StackOptions)
+      continue
     simple = isinstance(parameter.default, (bool, int, float, str, tuple))
     if simple and name not in section and name not in without:
       section[name] = parameter.default

@@ -4,6 +4,9 @@ A batch is a dict of arrays whose leading axis is the example. Fields:
 
   field               dtype     axes          what
   image               uint8     b h w c       pixels 0..255, RGB
+                      uint8     b n q         or a bag of patches, flattened
+  video               uint8     b f h w c     frames of pixels
+  audio               float32   b t           waveform, mono, -1..1
   text                int32     b t           token ids, padded with `pad`
   label               int32     b             class index
   <field>_mask        bool      b ...         True = real, False = padding
@@ -11,6 +14,8 @@ A batch is a dict of arrays whose leading axis is the example. Fields:
   <field>_hidden_mask bool      b k           True = a real hidden position
   <field>_masked      as field  as field      corrupted copy, for view "masked"
   <field>_present     bool      b             False = example lacks the field
+  <field>_coordinates int32     b n c         (row, column) of each patch
+  <field>_segments    int32     b t           which part a token belongs to
   example_mask        bool      b             False = filler of a last batch
 """
 
@@ -54,8 +59,12 @@ class FieldSpec:
 
 # What each modality's field looks like when a model reads it.
 MODALITIES = {
+  "audio": FieldSpec((None,), "float32", "t", "waveform, mono, -1..1"),
   "image": FieldSpec((None, None, 3), "uint8", "h w c", "pixels, RGB"),
   "text": FieldSpec((None,), "int32", "t", "token ids"),
+  "video": FieldSpec(
+    (None, None, None, 3), "uint8", "f h w c", "frames of pixels, RGB"
+  ),
 }
 
 

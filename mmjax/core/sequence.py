@@ -19,6 +19,9 @@ class Sequence:
   x: Float[Array, "b n d"]
   mask: Bool[Array, "b n"]  # True = counts, may be attended to.
   positions: Int[Array, "b m"] | None = None
+  # Where content tokens are, for rotary positions: (row, column), (time,), ...
+  # The first axis may be 1: the same in all examples.
+  coordinates: Float[Array, "#b m c"] | None = None
   num_prefix: int = struct.field(pytree_node=False, default=0)
   num_content: int = struct.field(pytree_node=False, default=0)
 

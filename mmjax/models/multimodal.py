@@ -36,10 +36,11 @@ class MultimodalModel(nn.Module):
     mask: Array | None = None,
     hidden: Array | None = None,
     train: bool,
+    **optional: Array,
   ) -> Sequence:
-    """Encodes one field of the batch."""
+    """Encodes one field of the batch; see `encoders.encoder.Encoder`."""
     encoder = self._part("encoder", self.encoders, modality)
-    return encoder(inputs, mask=mask, hidden=hidden, train=train)
+    return encoder(inputs, mask=mask, hidden=hidden, train=train, **optional)
 
   def fuse(
     self, sequences: Mapping[str, Sequence], *, train: bool

@@ -54,6 +54,12 @@ class ForwardOnce:
     if view == "masked":
       inputs = self._batch.get(f"{modality}_masked", inputs)
       hidden = self._batch.get(f"{modality}_hidden")
+    # Only what the batch has: encoders of the user's own need not know all.
+    optional = {
+      name: self._batch[f"{modality}_{name}"]
+      for name in ("coordinates", "segments", "present")
+      if f"{modality}_{name}" in self._batch
+    }
     return self._call(
       "encode",
       modality,
@@ -61,6 +67,7 @@ class ForwardOnce:
       mask=self._batch.get(f"{modality}_mask"),
       hidden=hidden,
       train=self._train,
+      **optional,
       key=f"encode/{modality}/{view}",
     )
 

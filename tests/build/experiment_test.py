@@ -154,7 +154,7 @@ def test_what_remat_computes_again_costs_nothing(resolve, changes):
   def cost(changes):
     def edit(config):
       config.finetune = {}
-      config.model.encoders.image.update(changes)
+      config.model.encoders.image.stack = changes
       config.model.encoders.image.size.num_layers = 3
 
     return experiment.prepare(resolve("finetune", edit)).flops_per_example

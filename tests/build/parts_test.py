@@ -107,7 +107,7 @@ def test_labels_of_ones_own_without_a_number_of_classes_are_refused(
     ("pretrain", "tasks.main.objectives.mlm", "haed", "head"),
     ("pretrain", "tasks.main.objectives.mlm", "wieght", "weight"),
     ("pretrain", "model.encoders.image", "patchsize", "patch_size"),
-    ("pretrain", "model.fusion", "dropout", "dropout_rate"),
+    ("pretrain", "model.fusion", "stak", "stack"),
     ("pretrain", "model.visual_tokenizer", "codes", "num_codes"),
   ],
 )

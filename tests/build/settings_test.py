@@ -52,8 +52,8 @@ def test_defaults_of_plug_ins_are_filled_in(resolve):
     "head": "mlm",
     "weight": 1.0,
   }
-  assert resolved.model.encoders.image.remat == "none"
-  assert resolved.model.fusion.dropout_rate == 0.0
+  assert resolved.model.encoders.image.stack.remat == "none"
+  assert resolved.model.fusion.stack.dropout_rate == 0.0
 
 
 def test_sections_of_the_data_have_all_their_keys(resolve):

@@ -183,10 +183,10 @@ def test_default_of_the_library_can_be_overridden(tiny):
   address = tiny("pretrain").partition("=")[2]
 
   made = arguments.load_config(
-    address, ["--config.model.encoders.text.dropout_rate=0.25"]
+    address, ["--config.model.encoders.text.stack.dropout_rate=0.25"]
   )
 
-  assert made.model.encoders.text.dropout_rate == 0.25
+  assert made.model.encoders.text.stack.dropout_rate == 0.25
 
 
 def test_sections_that_shared_a_dict_are_overridden_one_by_one(tiny):

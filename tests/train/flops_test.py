@@ -132,7 +132,7 @@ def _vit(scan):
     image_size=64,
     patch_size=8,
     size=SIZE,
-    scan=scan,
+    stack=dict(scan=scan),
     precision=precision.FLOAT32,
   )
 

@@ -8,7 +8,9 @@ from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.core.sequence import Sequence
 from mmjax.models import variants
+from mmjax.models.layers.options import StackOptions
 from mmjax.models.layers.pooling import KINDS, Pool
+from mmjax.models.layers.positions import rotary_angles
 from mmjax.models.layers.transformer import Stack
 
 
@@ -16,7 +18,8 @@ class Encoder(nn.Module):
   """Encodes one modality: field -> `Sequence`.
 
   Modalities differ in the stem only, a Linen module called as
-  `stem(inputs, mask=, hidden=) -> Sequence`.
+  `stem(inputs, mask=, hidden=, train=) -> Sequence`, with `coordinates=` and
+  `segments=` too where the batch has them.
 
   Raises:
     UserError: unknown kind of pooling.
@@ -25,11 +28,10 @@ class Encoder(nn.Module):
   stem: nn.Module
   size: variants.Size
   pool_kind: str = "mean"
-  activation: str = "gelu_tanh"
-  dropout_rate: float = 0.0
-  drop_path_rate: float = 0.0
-  scan: bool = False
-  remat: str = "none"
+  registers: int = 0  # Learned tokens that only attention uses.
+  causal: bool = False  # A token sees itself and those before it.
+  rotary: bool = False  # Attention turns by the stem's coordinates.
+  options: StackOptions = StackOptions()
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   def setup(self):
@@ -40,25 +42,16 @@ class Encoder(nn.Module):
       size.num_layers,
       size.num_heads,
       size.mlp_dim,
-      self.activation,
-      self.dropout_rate,
-      self.drop_path_rate,
-      self.scan,
-      self.remat,
-      self.precision,
+      self.options,
+      precision=self.precision,
     )
     self.pooling = Pool(
       self.pool_kind, size.num_heads, size.mlp_dim, self.precision
     )
     if self.pool_kind == "cls":
-      self.cls = self.param(
-        "cls",
-        nn.with_logical_partitioning(
-          nn.initializers.normal(0.02), (None, None, axes.EMBED)
-        ),
-        (1, 1, size.embed_dim),
-        jnp.float32,
-      )
+      self.cls = self._token("cls", 1)
+    if self.registers:
+      self.register_tokens = self._token("registers", self.registers)
 
   def __call__(
     self,
@@ -66,6 +59,9 @@ class Encoder(nn.Module):
     *,
     mask: Bool[Array, "b n"] | None = None,
     hidden: Int[Array, "b k"] | None = None,
+    coordinates: Int[Array, "b n c"] | None = None,
+    segments: Int[Array, "b n"] | None = None,
+    present: Bool[Array, " b"] | None = None,
     train: bool,
   ) -> Sequence:
     """Encodes a field of the batch.
@@ -74,24 +70,77 @@ class Encoder(nn.Module):
       inputs: the field, as its stem documents.
       mask: True where `inputs` is real; None = everywhere.
       hidden: positions of the content tokens to hide from the encoder.
+      coordinates: where each token of `inputs` is, for stems that take them.
+      segments: of which segment each token is, likewise.
+      present: False for examples that lack the field: nothing of what stands
+        in their place is used, and their tokens don't count.
       train: dropout and stochastic depth are on.
     """
-    sequence = self.stem(inputs, mask=mask, hidden=hidden)
+    if present is not None:
+      # Zeros first: a NaN would pass through the gradient of a mask.
+      here = jnp.expand_dims(present, tuple(range(1, inputs.ndim)))
+      inputs = jnp.where(here, inputs, jnp.zeros((), inputs.dtype))
+    given = {"coordinates": coordinates, "segments": segments}
+    given = {name: value for name, value in given.items() if value is not None}
+    sequence = self.stem(inputs, mask=mask, hidden=hidden, train=train, **given)
+    if present is not None:
+      mask = sequence.mask & present[:, None]
+      sequence = sequence.replace(mask=mask)
+    if self.registers:
+      sequence = _prepend(self.register_tokens, sequence)
     if self.pool_kind == "cls":
       sequence = _prepend(self.cls, sequence)
-    x = self.stack(sequence.x, mask=sequence.mask[:, None, :], train=train)
-    return sequence.replace(x=x)
+    return sequence.replace(x=self._mix(sequence, train))
+
+  def table(self) -> Float[Array, "v d"]:
+    """The stem's token embeddings, for an output that shares them."""
+    return self.stem.table()
 
   def pool(self, sequence: Sequence) -> Float[Array, "b d"]:
     """One vector per example."""
     return self.pooling(sequence)
 
+  def _mix(self, sequence, train):
+    mask = sequence.mask[:, None, :]  # b 1 n
+    if self.causal:
+      n = sequence.x.shape[1]
+      mask = mask & jnp.tril(jnp.ones((n, n), bool))[None]  # b n n
+    return self.stack(
+      sequence.x, mask=mask, train=train, angles=self._angles(sequence)
+    )
 
-def _prepend(token, sequence):
+  def _angles(self, sequence):
+    if not self.rotary:
+      return None
+    if sequence.coordinates is None:
+      raise errors.UserError(
+        f"Rotary positions: {type(self.stem).__name__} gives no coordinates."
+      )
+    # Special tokens are nowhere: they are not turned.
+    prefix = ((0, 0), (sequence.num_prefix, 0), (0, 0))
+    head_dim = self.size.embed_dim // self.size.num_heads
+    return rotary_angles(jnp.pad(sequence.coordinates, prefix), head_dim)
+
+  def _token(self, name, count):
+    return self.param(
+      name,
+      nn.with_logical_partitioning(
+        nn.initializers.normal(0.02), (None, None, axes.EMBED)
+      ),
+      (1, count, self.size.embed_dim),
+      jnp.float32,
+    )
+
+
+def _prepend(tokens, sequence):
   b, _, d = sequence.x.shape
-  token = jnp.broadcast_to(token.astype(sequence.x.dtype), (b, 1, d))
+  count = tokens.shape[1]
+  tokens = jnp.broadcast_to(tokens.astype(sequence.x.dtype), (b, count, d))
+  # Where all content is absent, what is put before it doesn't count either.
+  counts = jnp.any(sequence.mask, axis=1, keepdims=True)
+  counts = jnp.broadcast_to(counts, (b, count))
   return sequence.replace(
-    x=jnp.concatenate([token, sequence.x], axis=1),
-    mask=jnp.concatenate([jnp.ones((b, 1), bool), sequence.mask], axis=1),
-    num_prefix=sequence.num_prefix + 1,
+    x=jnp.concatenate([tokens, sequence.x], axis=1),
+    mask=jnp.concatenate([counts, sequence.mask], axis=1),
+    num_prefix=sequence.num_prefix + count,
   )

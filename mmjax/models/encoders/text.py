@@ -1,27 +1,41 @@
-"""Text: token and position embeddings."""
+"""Text: token, position and segment embeddings."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.core.sequence import Sequence
 from mmjax.models import variants
 from mmjax.models.encoders.encoder import Encoder
+from mmjax.models.layers.norm import layer_norm
+from mmjax.models.layers.options import VIT, StackOptions, stack_options
+from mmjax.models.layers.positions import grid_coordinates, position_table
 from mmjax.models.layers.projection import Embedding
 
 
 class TextStem(nn.Module):
-  """Embeds token ids and adds learned positions (Devlin et al. 2019)."""
+  """Embeds token ids and adds positions (Devlin et al. 2019, 3)."""
 
   vocab_size: int
   max_tokens: int  # Rows of the position table.
   embed_dim: int
+  positions: str = "learned"  # See `layers.positions.KINDS`.
+  # Rows of a table for the segment of each token (BERT's sentence A or B).
+  num_segments: int = 0
+  # A norm and dropout after the sum, as in BERT; epsilon 0 = none.
+  norm_epsilon: float = 0.0
+  dropout_rate: float = 0.0  # Of the sum.
   precision: precision_lib.Precision = precision_lib.FLOAT32
+
+  def setup(self):
+    self.tokens = Embedding(
+      self.vocab_size, self.embed_dim, axes.VOCAB, axes.EMBED
+    )
 
   @nn.compact
   def __call__(
@@ -30,7 +44,10 @@ class TextStem(nn.Module):
     *,
     mask: Bool[Array, "b t"] | None = None,
     hidden: Int[Array, "b k"] | None = None,
+    segments: Int[Array, "b t"] | None = None,
+    train: bool = False,
   ) -> Sequence:
+    """Embeds; without `segments` all tokens are of segment 0."""
     del hidden  # Text hides tokens by replacing ids, in the batch.
     num_tokens = inputs.shape[1]
     if num_tokens > self.max_tokens:
@@ -38,21 +55,43 @@ class TextStem(nn.Module):
         f"text has {num_tokens} tokens, the model takes "
         f"max_tokens={self.max_tokens}."
       )
-    x = Embedding(
-      self.vocab_size, self.embed_dim, axes.VOCAB, axes.EMBED, name="tokens"
-    )(inputs)
-    positions = Embedding(
-      self.max_tokens,
+    if segments is not None and not self.num_segments:
+      raise errors.UserError(
+        "The batch says of which segment each token is; set num_segments of "
+        "the text encoder."
+      )
+    x = self.tokens(inputs)
+    table = position_table(
+      self.positions,
+      (self.max_tokens,),
       self.embed_dim,
-      axes.POSITION,
-      axes.EMBED,
-      name="positions",
+      nn.initializers.normal(0.02),
     )
-    x = x + positions(jnp.arange(num_tokens))[None]
+    if table is not None:
+      x = x + table[None, :num_tokens]
+    if self.num_segments:
+      segments = jnp.zeros_like(inputs) if segments is None else segments
+      x = x + Embedding(
+        self.num_segments,
+        self.embed_dim,
+        axes.POSITION,
+        axes.EMBED,
+        name="segments",
+      )(segments)
+    if self.norm_epsilon:
+      x = layer_norm(self.precision, "norm", self.norm_epsilon)(x)
+    x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
     mask = jnp.ones(inputs.shape, bool) if mask is None else mask
     return Sequence(
-      x.astype(self.precision.activations), mask, num_content=num_tokens
+      x.astype(self.precision.activations),
+      mask,
+      coordinates=jnp.asarray(grid_coordinates((num_tokens,)))[None],
+      num_content=num_tokens,
     )
+
+  def table(self) -> Float[Array, "v d"]:
+    """The token embeddings, for an output that shares them."""
+    return self.tokens.rows()
 
 
 def text(
@@ -60,38 +99,55 @@ def text(
   vocab_size: int,
   max_tokens: int,
   size: str | Mapping[str, Any] = "B",
+  positions: str = "learned",
+  num_segments: int = 0,
+  embedding_norm_epsilon: float = 0.0,
+  embedding_dropout_rate: float = 0.0,
+  causal: bool = False,
   pool: str = "mean",
-  dropout_rate: float = 0.0,
-  drop_path_rate: float = 0.0,
-  activation: str = "gelu_tanh",
-  scan: bool = False,
-  remat: str = "none",
+  stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> Encoder:
-  """A bidirectional text encoder.
+  """A text encoder: bidirectional (BERT), or causal (GPT, CLIP).
 
   Args:
     vocab_size: rows of the token table.
     max_tokens: longest text, tokens.
     size: see `variants.resolve`.
-    pool: "cls" (a learned token in front), "mean" or "map".
-    dropout_rate: of the residual branches.
-    drop_path_rate: stochastic depth of the last block.
-    activation: see `layers.mlp`.
-    scan: stack the layers' parameters, see `layers.transformer.Stack`.
-    remat: what is computed again in the backward pass, likewise.
+    positions: "learned", "sincos", "rotary" or "none".
+    num_segments: rows of the segment table; 0 = none.
+    embedding_norm_epsilon: of the norm after the embeddings; 0 = no norm.
+    embedding_dropout_rate: after the embeddings.
+    causal: a token sees itself and those before it. Pool "last" then.
+    pool: "cls" (a learned token in front), "mean", "map", or "last".
+    stack: see `StackOptions`.
     precision: see `core.precision`.
+
+  Raises:
+    UserError: a causal encoder that pools its first token, which sees nothing.
   """
+  if causal and pool == "cls":
+    raise errors.UserError(
+      "A causal text encoder cannot pool by 'cls': its first token sees no "
+      "other. Use pool='last' or 'mean'."
+    )
   size = variants.resolve(size)
-  stem = TextStem(vocab_size, max_tokens, size.embed_dim, precision)
+  stem = TextStem(
+    vocab_size,
+    max_tokens,
+    size.embed_dim,
+    positions,
+    num_segments,
+    embedding_norm_epsilon,
+    embedding_dropout_rate,
+    precision,
+  )
   return Encoder(
     stem,
     size,
     pool,
-    activation,
-    dropout_rate,
-    drop_path_rate,
-    scan,
-    remat,
-    precision,
+    causal=causal,
+    rotary=positions == "rotary",
+    options=stack_options(stack),
+    precision=precision,
   )

@@ -13,8 +13,9 @@ from mmjax.core.sequence import Sequence, complement, membership
 from mmjax.models import variants
 from mmjax.models.encoders.encoder import Encoder
 from mmjax.models.layers.convolution import ConvPatches
-from mmjax.models.layers.positions import from_sincos_2d
-from mmjax.models.layers.projection import Embedding, Projection
+from mmjax.models.layers.options import VIT, StackOptions, stack_options
+from mmjax.models.layers.positions import grid_coordinates, position_table
+from mmjax.models.layers.projection import Projection
 
 KINDS = ("patch", "conv")
 HIDDEN = ("replace", "drop")
@@ -85,6 +86,7 @@ class PatchStem(nn.Module):
   pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # Of pixels in 0..1.
   pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5)
   kind: str = "patch"  # "patch", one linear map; "conv", `ConvPatches` first.
+  positions: str = "learned"  # See `layers.positions.KINDS`.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -94,7 +96,9 @@ class PatchStem(nn.Module):
     *,
     mask: Bool[Array, "b n"] | None = None,
     hidden: Int[Array, "b k"] | None = None,
+    train: bool = False,
   ) -> Sequence:
+    del train
     if self.hidden not in HIDDEN:
       raise errors.unknown("way to hide patches", self.hidden, HIDDEN)
     patches = self._features(inputs, hidden)  # b n q
@@ -106,21 +110,15 @@ class PatchStem(nn.Module):
       name="patches",
     )
     grid = tuple(side // self.patch_size for side in inputs.shape[1:3])
-    table = Embedding(
-      n,
-      self.embed_dim,
-      axes.POSITION,
-      axes.EMBED,
-      table_init=from_sincos_2d(grid),
-      name="positions",
-    ).rows()[None]  # 1 n d
+    table = position_table(self.positions, grid, self.embed_dim)
+    coordinates = jnp.asarray(grid_coordinates(grid))[None]  # 1 n 2
     mask = jnp.ones((b, n), bool) if mask is None else mask
     visible = None
     if hidden is not None and self.hidden == "drop":
       visible = complement(hidden, n)  # b n-k
       patches = jnp.take_along_axis(patches, visible[:, :, None], axis=1)
       mask = jnp.take_along_axis(mask, visible, axis=1)
-      table = jnp.take(table[0], visible, axis=0)  # b n-k d
+      coordinates = jnp.take(coordinates[0], visible, axis=0)  # b n-k 2
     x = embed(patches)
     # Created whether or not this call hides anything: one parameter tree.
     if self.hidden == "replace":
@@ -135,8 +133,12 @@ class PatchStem(nn.Module):
       if hidden is not None:
         is_hidden = membership(hidden, n)[:, :, None]  # b n 1
         x = jnp.where(is_hidden, token.astype(x.dtype), x)
-    x = x + table.astype(x.dtype)
-    return Sequence(x, mask, visible, num_content=n)
+    if table is not None:
+      table = (
+        table[None] if visible is None else jnp.take(table, visible, axis=0)
+      )
+      x = x + table.astype(x.dtype)
+    return Sequence(x, mask, visible, coordinates, num_content=n)
 
   def _features(self, inputs, hidden):
     """What the linear map of each patch gets."""
@@ -161,15 +163,13 @@ def vit(
   patch_size: int,
   size: str | Mapping[str, Any] = "B",
   stem: str = "patch",
+  positions: str = "learned",
   pool: str = "mean",
+  registers: int = 0,
   hidden: str = "replace",
   pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
   pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5),
-  dropout_rate: float = 0.0,
-  drop_path_rate: float = 0.0,
-  activation: str = "gelu_tanh",
-  scan: bool = False,
-  remat: str = "none",
+  stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> Encoder:
   """A vision transformer.
@@ -179,16 +179,14 @@ def vit(
     patch_size: height and width of a patch, pixels.
     size: see `variants.resolve`.
     stem: "patch", a linear map of each; "conv", convolutions before it.
+    positions: "learned", "sincos", "rotary" (by row and column) or "none".
     pool: "cls", "mean" or "map".
+    registers: learned tokens besides the patches (Darcet et al. 2024).
     hidden: what happens to hidden patches, "replace" or "drop".
     pixel_mean: mean of the pictures' channels, of pixels in 0..1. With the
       data's own, patches of a frequent colour do not drown the others.
     pixel_std: their standard deviation.
-    dropout_rate: of the residual branches.
-    drop_path_rate: stochastic depth of the last block.
-    activation: see `layers.mlp`.
-    scan: stack the layers' parameters, see `layers.transformer.Stack`.
-    remat: what is computed again in the backward pass, likewise.
+    stack: see `StackOptions`.
     precision: see `core.precision`.
 
   Raises:
@@ -207,14 +205,13 @@ def vit(
       pixel_mean,
       pixel_std,
       stem,
+      positions,
       precision,
     ),
     size,
     pool,
-    activation,
-    dropout_rate,
-    drop_path_rate,
-    scan,
-    remat,
-    precision,
+    registers,
+    rotary=positions == "rotary",
+    options=stack_options(stack),
+    precision=precision,
   )

@@ -11,6 +11,7 @@ from mmjax.core import precision as precision_lib
 from mmjax.core.sequence import Sequence
 from mmjax.models import variants
 from mmjax.models.fusion.restore import Restore
+from mmjax.models.layers.options import VIT, StackOptions, stack_options
 from mmjax.models.layers.projection import Projection
 from mmjax.models.layers.transformer import Stack
 
@@ -24,9 +25,7 @@ class JointEncoder(nn.Module):
   """
 
   size: variants.Size
-  dropout_rate: float = 0.0
-  scan: bool = False
-  remat: str = "none"
+  options: StackOptions = StackOptions()
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -67,9 +66,7 @@ class JointEncoder(nn.Module):
       self.size.num_layers,
       self.size.num_heads,
       self.size.mlp_dim,
-      dropout_rate=self.dropout_rate,
-      scan=self.scan,
-      remat=self.remat,
+      self.options,
       precision=self.precision,
       name="stack",
     )(x, mask=mask[:, None, :], train=train)
@@ -84,12 +81,14 @@ class JointEncoder(nn.Module):
 def joint(
   *,
   size: str | Mapping[str, Any] = "B",
-  dropout_rate: float = 0.0,
-  scan: bool = False,
-  remat: str = "none",
+  stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> JointEncoder:
-  """A joint encoder; `size` as in `variants.resolve`."""
-  return JointEncoder(
-    variants.resolve(size), dropout_rate, scan, remat, precision
-  )
+  """A joint encoder.
+
+  Args:
+    size: see `variants.resolve`.
+    stack: see `StackOptions`.
+    precision: see `core.precision`.
+  """
+  return JointEncoder(variants.resolve(size), stack_options(stack), precision)

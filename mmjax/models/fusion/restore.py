@@ -44,4 +44,5 @@ class Restore(nn.Module):
       x=jnp.concatenate([sequence.x[:, :prefix], content], axis=1),
       mask=jnp.concatenate([sequence.mask[:, :prefix], mask], axis=1),
       positions=None,
+      coordinates=None,
     )

@@ -9,6 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from mmjax.core import axes
 from mmjax.core import precision as precision_lib
+from mmjax.models.layers.norm import rms_norm
+from mmjax.models.layers.positions import rotate
 from mmjax.models.layers.projection import Projection
 
 _MASKED = -1e30  # Finite, so that a row with nothing to attend to has no NaN.
@@ -75,9 +77,15 @@ _attention.defvjp(_attention_forward, _attention_backward)
 
 
 class Attention(nn.Module):
-  """Multi-head attention of `x` to itself, or to `context`."""
+  """Multi-head attention of `x` to itself, or to `context`.
+
+  With `qk_norm`, queries and keys are normalised per head before their product
+  (Dehghani et al. 2023, arXiv:2302.05442, 2.1).
+  """
 
   num_heads: int
+  use_bias: bool = True
+  qk_norm: bool = False
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -87,7 +95,17 @@ class Attention(nn.Module):
     context: Float[Array, "b m e"] | None = None,
     *,
     mask: Bool[Array, "b q m"],
+    angles: Float[Array, "#b n r"] | None = None,
   ) -> Float[Array, "b n d"]:
+    """Attends.
+
+    Args:
+      x: makes the queries; keys and values too, without a context.
+      context: makes keys and values.
+      mask: True where a query (or all, q = 1) may look.
+      angles: of rotary positions, radians; see `positions.rotary_angles`.
+        Only for attention of `x` to itself.
+    """
     embed_dim = x.shape[-1]
     if embed_dim % self.num_heads:
       raise ValueError(
@@ -100,6 +118,7 @@ class Attention(nn.Module):
       return Projection(
         heads,
         (axes.EMBED, axes.HEADS, axes.HEAD_DIM),
+        use_bias=self.use_bias,
         precision=self.precision,
         name=name,
       )
@@ -107,11 +126,19 @@ class Attention(nn.Module):
     query = split("query")(x)  # b n k d
     key = split("key")(context)  # b m k d
     value = split("value")(context)  # b m k d
+    if self.qk_norm:
+      query, key = (
+        rms_norm(self.precision, f"{name}_norm", axis=axes.HEAD_DIM)(y)
+        for name, y in (("query", query), ("key", key))
+      )
+    if angles is not None:
+      query, key = rotate(query, angles), rotate(key, angles)
     out = dot_product_attention(query, key, value, mask, self.precision)
     return Projection(
       (embed_dim,),
       (axes.HEADS, axes.HEAD_DIM, axes.EMBED),
       num_in=2,
+      use_bias=self.use_bias,
       precision=self.precision,
       name="out",
     )(out)

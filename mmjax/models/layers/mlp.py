@@ -20,12 +20,16 @@ ACTIVATIONS = {
 class Mlp(nn.Module):
   """Two projections with an activation between them.
 
-  Source: Vaswani et al. 2017, eq. 2, with GELU (Hendrycks & Gimpel 2016).
+  Source: Vaswani et al. 2017, eq. 2, with GELU (Hendrycks & Gimpel 2016). With
+  `gated`, a third projection multiplies the activated one (Shazeer 2020,
+  arXiv:2002.05202, eq. 6): of "silu" this is SwiGLU.
   """
 
   mlp_dim: int  # Width of the hidden layer, channels.
   activation: str = "gelu_tanh"
   dropout_rate: float = 0.0
+  gated: bool = False
+  use_bias: bool = True
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -34,17 +38,22 @@ class Mlp(nn.Module):
   ) -> Float[Array, "*b d"]:
     if self.activation not in ACTIVATIONS:
       raise errors.unknown("activation", self.activation, ACTIVATIONS)
-    hidden = Projection(
-      (self.mlp_dim,),
-      (axes.EMBED, axes.MLP),
-      precision=self.precision,
-      name="hidden",
-    )(x)
-    hidden = ACTIVATIONS[self.activation](hidden)
+
+    def project(features, names, name):
+      return Projection(
+        (features,),
+        names,
+        use_bias=self.use_bias,
+        precision=self.precision,
+        name=name,
+      )
+
+    into = (axes.EMBED, axes.MLP)
+    hidden = project(self.mlp_dim, into, "hidden")(x)
+    if self.gated:
+      gate = project(self.mlp_dim, into, "gate")(x)
+      hidden = ACTIVATIONS[self.activation](gate) * hidden
+    else:
+      hidden = ACTIVATIONS[self.activation](hidden)
     hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
-    return Projection(
-      (x.shape[-1],),
-      (axes.MLP, axes.EMBED),
-      precision=self.precision,
-      name="out",
-    )(hidden)
+    return project(x.shape[-1], (axes.MLP, axes.EMBED), "out")(hidden)

@@ -11,11 +11,14 @@ from mmjax.models.layers.attention import Attention
 from mmjax.models.layers.mlp import Mlp
 from mmjax.models.layers.norm import layer_norm
 
-KINDS = ("cls", "mean", "map")
+KINDS = ("cls", "mean", "map", "last")
 
 
 class Pool(nn.Module):
-  """Pools a sequence: its first token, the mean, or learned attention.
+  """Pools a sequence: one token, the mean, or learned attention.
+
+  "cls" is the first token; "last" the last that counts, which in a causal
+  encoder has seen all others (Radford et al. 2021, 2.4).
 
   "map" is multi-head attention pooling with one learned query, followed by a
   residual feed-forward block (Lee et al. 2019, arXiv:1810.00825; Zhai et al.
@@ -34,6 +37,10 @@ class Pool(nn.Module):
   def __call__(self, sequence: Sequence) -> Float[Array, "b d"]:
     if self.kind == "cls":
       return sequence.x[:, 0]
+    if self.kind == "last":
+      index = jnp.arange(sequence.x.shape[1])[None]  # 1 n
+      last = jnp.max(jnp.where(sequence.mask, index, 0), axis=1)  # b
+      return jnp.take_along_axis(sequence.x, last[:, None, None], axis=1)[:, 0]
     if self.kind == "mean":
       weights = sequence.content_mask[:, :, None].astype(jnp.float32)
       total = jnp.sum(sequence.content.astype(jnp.float32) * weights, axis=1)
@@ -54,7 +61,7 @@ class Pool(nn.Module):
       jnp.float32,
     )
     query = jnp.broadcast_to(query, (b, 1, d)).astype(sequence.x.dtype)
-    x = Attention(self.num_heads, self.precision, name="attention")(
+    x = Attention(self.num_heads, precision=self.precision, name="attention")(
       query, sequence.x, mask=sequence.mask[:, None, :]
     )
     y = layer_norm(self.precision, "norm")(x)

@@ -7,16 +7,10 @@ from jaxtyping import Array, Bool, Float
 
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
+from mmjax.models.layers import norm as norm_lib
 from mmjax.models.layers.attention import Attention
 from mmjax.models.layers.mlp import Mlp
-from mmjax.models.layers.norm import layer_norm
-
-# What the backward pass keeps of a block instead of computing it again.
-REMAT_POLICIES = {
-  "none": None,  # Everything is kept.
-  "full": jax.checkpoint_policies.nothing_saveable,
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
+from mmjax.models.layers.options import REMAT_POLICIES, StackOptions
 
 
 class DropPath(nn.Module):
@@ -40,90 +34,166 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-  """Pre-norm transformer block: x + Attn(LN(x)), then x + MLP(LN(x))."""
+  """The transformer block: x + Attn(norm(x)), then x + MLP(norm(x)).
+
+  With a context, between the two: x + CrossAttn(norm(x), context), queries
+  from x, keys and values from the context (Vaswani et al. 2017, 3.1). With
+  `experts`, each stretch of the sequence has a feed-forward of its own
+  (BEiT-3, Wang et al. 2022, arXiv:2208.10442, 2.1). `options` has the variants.
+  """
 
   num_heads: int
   mlp_dim: int
-  activation: str = "gelu_tanh"
-  dropout_rate: float = 0.0
-  drop_path_rate: float = 0.0
+  options: StackOptions = StackOptions()
+  drop_path_rate: float = 0.0  # Of this block.
+  # Name and length of each stretch; empty = one feed-forward for all.
+  experts: tuple[tuple[str, int], ...] = ()
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "b n d"], mask: Bool[Array, "b q n"], train: bool
+    self,
+    x: Float[Array, "b n d"],
+    mask: Bool[Array, "b q n"],
+    train: bool,
+    angles: Float[Array, "#b n r"] | None = None,
+    context: Float[Array, "b m e"] | None = None,
+    context_mask: Bool[Array, "b q m"] | None = None,
   ) -> Float[Array, "b n d"]:
-    def residual(branch):
-      branch = nn.Dropout(self.dropout_rate)(branch, deterministic=not train)
-      return DropPath(self.drop_path_rate)(branch, train=train)
-
-    y = layer_norm(self.precision, "attention_norm")(x)
-    y = Attention(self.num_heads, self.precision, name="attention")(
-      y, mask=mask
+    attention = self._attention("attention")
+    x = self._residual(
+      "attention", x, lambda y: attention(y, mask=mask, angles=angles), train
     )
-    x = x + residual(y)
-    y = layer_norm(self.precision, "mlp_norm")(x)
-    y = Mlp(
-      self.mlp_dim,
-      self.activation,
-      self.dropout_rate,
-      self.precision,
-      name="mlp",
-    )(y, train=train)
-    x = x + residual(y)
+    if context is not None:
+      cross = self._attention("cross_attention")
+      x = self._residual(
+        "cross_attention",
+        x,
+        lambda y: cross(y, context, mask=context_mask),
+        train,
+      )
+    x = self._residual("mlp", x, lambda y: self._feed_forward(y, train), train)
     return nn.with_logical_constraint(
       x, (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_EMBED)
     )
 
+  def _residual(self, name, x, branch, train):
+    """Adds a branch to the stream, with norm, scale and what is dropped."""
+    options = self.options
+    norm = norm_lib.norm(
+      options.norm, self.precision, f"{name}_norm", options.norm_epsilon
+    )
+    pre = options.norm_position == "pre"
+    y = branch(norm(x) if pre else x)
+    if options.layer_scale:
+      scale = self.param(
+        f"{name}_scale",
+        nn.with_logical_partitioning(
+          nn.initializers.constant(options.layer_scale), (axes.EMBED,)
+        ),
+        (x.shape[-1],),
+        jnp.float32,
+      )
+      y = y * jnp.expand_dims(scale, (0, 1)).astype(y.dtype)
+    y = nn.Dropout(options.dropout_rate)(y, deterministic=not train)
+    x = x + DropPath(self.drop_path_rate)(y, train=train)
+    return x if pre else norm(x)
+
+  def _attention(self, name):
+    return Attention(
+      self.num_heads,
+      self.options.use_bias,
+      self.options.qk_norm,
+      self.precision,
+      name=name,
+    )
+
+  def _feed_forward(self, x, train):
+    if not self.experts:
+      return self._mlp("mlp")(x, train=train)
+    parts, start = [], 0
+    for name, length in self.experts:
+      part = x[:, start : start + length]
+      parts.append(self._mlp(f"mlp_{name}")(part, train=train))
+      start += length
+    return jnp.concatenate(parts, axis=1)
+
+  def _mlp(self, name):
+    options = self.options
+    return Mlp(
+      self.mlp_dim,
+      options.activation,
+      options.dropout_rate,
+      options.gated,
+      options.use_bias,
+      self.precision,
+      name=name,
+    )
+
 
 class Stack(nn.Module):
-  """`num_layers` blocks and a final norm.
+  """`num_layers` blocks, and a norm after the last unless each ends in one.
 
-  Unrolled layers (`layer_00`, `layer_01`, ...) run faster and can be frozen
-  one by one; scanned ones (`layers`, stacked parameters) compile faster and,
-  with remat, need a fraction of the memory.
-
-  Raises:
-    UserError: unknown remat policy.
+  Layers are `layer_00`, `layer_01`, ..., or, scanned, `layers`.
   """
 
   num_layers: int
   num_heads: int
   mlp_dim: int
-  activation: str = "gelu_tanh"
-  dropout_rate: float = 0.0
-  drop_path_rate: float = 0.0  # Of the last block; grows linearly from 0.
-  scan: bool = False
-  remat: str = "none"
+  options: StackOptions = StackOptions()
+  experts: tuple[tuple[str, int], ...] = ()  # See `Block`.
+  fused_layers: int = 0  # The last so many have no experts.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "b n d"], *, mask: Bool[Array, "b q n"], train: bool
+    self,
+    x: Float[Array, "b n d"],
+    *,
+    mask: Bool[Array, "b q n"],
+    train: bool,
+    angles: Float[Array, "#b n r"] | None = None,
+    context: Float[Array, "b m e"] | None = None,
+    context_mask: Bool[Array, "b q m"] | None = None,
   ) -> Float[Array, "b n d"]:
+    """Mixes tokens.
+
+    Args:
+      x: the tokens.
+      mask: True where a token (or all, q = 1) may look.
+      train: dropout and stochastic depth are on.
+      angles: of rotary positions, see `positions.rotary_angles`.
+      context: every layer also attends to this.
+      context_mask: where in the context it may look.
+    """
     x = x.astype(self.precision.activations)
-    if self.scan:
-      x = self._scanned(x, mask, train)
+    inputs = (mask, train, angles, context, context_mask)
+    if self.options.scan:
+      x = self._scanned(x, inputs)
     else:
       block = self._block_class()
       last = max(self.num_layers - 1, 1)
-      rates = [self.drop_path_rate * i / last for i in range(self.num_layers)]
-      for i, rate in enumerate(rates):
-        x = block(**self._block_fields(rate), name=f"layer_{i:02d}")(
-          x, mask, train
+      for i in range(self.num_layers):
+        rate = self.options.drop_path_rate * i / last
+        x = block(**self._block_fields(i, rate), name=f"layer_{i:02d}")(
+          x, *inputs
         )
-    return layer_norm(self.precision, "norm")(x)
+    if self.options.norm_position == "post":
+      return x
+    return norm_lib.norm(
+      self.options.norm, self.precision, "norm", self.options.norm_epsilon
+    )(x)
 
-  def _scanned(self, x, mask, train):
-    if self.drop_path_rate:
+  def _scanned(self, x, inputs):
+    if self.experts and 0 < self.fused_layers < self.num_layers:
       raise errors.UserError(
-        "Stack.drop_path_rate grows with depth and scanned layers are all "
-        "alike: set scan=False or drop_path_rate=0."
+        "Scanned layers are all alike: with experts in some layers only, set "
+        "scan=False."
       )
-    block = self._block_class()(**self._block_fields(0.0), name="layers")
+    block = self._block_class()(**self._block_fields(0, 0.0), name="layers")
 
     def body(module, carry, _):
-      return module(carry, mask, train), None
+      return module(carry, *inputs), None
 
     scan = nn.scan(
       body,
@@ -135,23 +205,22 @@ class Stack(nn.Module):
     return scan(block, x, None)[0]
 
   def _block_class(self):
-    if self.remat not in REMAT_POLICIES:
-      raise errors.unknown("remat policy", self.remat, REMAT_POLICIES)
-    if self.remat == "none":
+    if self.options.remat == "none":
       return Block
     return nn.remat(
       Block,
-      policy=REMAT_POLICIES[self.remat],
+      policy=REMAT_POLICIES[self.options.remat],
       static_argnums=(3,),
-      prevent_cse=not self.scan,
+      prevent_cse=not self.options.scan,
     )
 
-  def _block_fields(self, drop_path_rate):
+  def _block_fields(self, index, drop_path_rate):
+    fused = index >= self.num_layers - self.fused_layers
     return dict(
       num_heads=self.num_heads,
       mlp_dim=self.mlp_dim,
-      activation=self.activation,
-      dropout_rate=self.dropout_rate,
+      options=self.options,
       drop_path_rate=drop_path_rate,
+      experts=() if fused else self.experts,
       precision=self.precision,
     )

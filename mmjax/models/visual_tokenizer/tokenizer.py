@@ -17,7 +17,7 @@ from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.models import variants
 from mmjax.models.encoders.vit import normalize, patchify, unpatchify
-from mmjax.models.layers.positions import from_sincos_2d
+from mmjax.models.layers.positions import from_sincos
 from mmjax.models.layers.projection import Embedding, Projection
 from mmjax.models.layers.transformer import Stack
 from mmjax.models.visual_tokenizer.codebook import Codebook
@@ -66,7 +66,7 @@ class VisualTokenizer(nn.Module):
         embed_dim,
         axes.POSITION,
         axes.EMBED,
-        table_init=from_sincos_2d(self.grid),
+        table_init=from_sincos(self.grid),
       )
 
     encoder, decoder = self.encoder_size, self.decoder_size

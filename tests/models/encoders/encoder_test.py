@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 class Given(nn.Module):
   """A stem whose inputs are the tokens."""
 
-  def __call__(self, inputs, *, mask=None, hidden=None):
+  def __call__(self, inputs, *, mask=None, hidden=None, train=False):
     mask = jnp.ones(inputs.shape[:2], bool) if mask is None else mask
     return Sequence(inputs, mask, num_content=inputs.shape[1])
 

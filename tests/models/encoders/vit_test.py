@@ -13,6 +13,7 @@ from mmjax.models.encoders.vit import (
   unpatchify,
   vit,
 )
+from mmjax.models.layers.options import StackOptions
 from mmjax.models.variants import SIZES
 
 SIZE = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
@@ -222,7 +223,9 @@ def test_a_batch_of_one_gives_the_row_of_a_larger_batch(setting, image, hidden):
 
 def test_training_turns_dropout_and_drop_path_on(setting, image):
   _, encoder, params = setting
-  noisy = encoder.clone(dropout_rate=0.3, drop_path_rate=0.3)
+  noisy = encoder.clone(
+    options=StackOptions(dropout_rate=0.3, drop_path_rate=0.3)
+  )
 
   @jax.jit
   def run(dropout, drop_path):

@@ -9,6 +9,7 @@ from mmjax.core import axes, errors, precision, trees
 from mmjax.core.sequence import Sequence
 from mmjax.models.fusion import FUSIONS
 from mmjax.models.fusion.joint import JointEncoder, joint
+from mmjax.models.layers.options import StackOptions
 
 SIZE = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
 # Attention, feed-forward, three norms.
@@ -152,7 +153,7 @@ def test_parameters_carry_axis_names(sequences):
 
 
 def test_training_turns_dropout_on(sequences, params, fuse):
-  noisy = FUSION.clone(dropout_rate=0.5)
+  noisy = FUSION.clone(options=StackOptions(dropout_rate=0.5))
   given = {"image": sequences["image"]}
 
   @jax.jit
@@ -190,7 +191,7 @@ def test_nothing_to_fuse_is_refused():
 
 
 def test_the_registry_makes_it_with_its_options():
-  got = FUSIONS["joint"](size=SIZE, dropout_rate=0.1, scan=True, remat="full")
+  got = FUSIONS["joint"](size=SIZE, stack=dict(scan=True, remat="full"))
   assert isinstance(got, JointEncoder)
-  assert (got.dropout_rate, got.scan, got.remat) == (0.1, True, "full")
+  assert got.options == StackOptions(scan=True, remat="full")
   assert got.size.embed_dim == 16

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from mmjax.models.encoders.vit import PatchStem
-from mmjax.models.layers.positions import from_sincos_2d, sincos_1d, sincos_2d
+from mmjax.models.layers.positions import from_sincos, sincos, sincos_1d
 
 KEY = jax.random.key(0)
 
@@ -27,7 +27,7 @@ def test_positions_on_a_line_are_sines_then_cosines():
 
 
 def test_positions_in_a_grid_go_row_by_row():
-  got = sincos_2d((3, 5), 8)
+  got = sincos((3, 5), 8)
   assert got.shape == (15, 8)
   for r in range(3):
     for c in range(5):
@@ -36,17 +36,17 @@ def test_positions_in_a_grid_go_row_by_row():
 
 
 def test_all_positions_of_a_grid_differ():
-  got = sincos_2d((14, 14), 192)
+  got = sincos((14, 14), 192)
   distances = np.linalg.norm(got[:, None] - got[None], axis=-1)
   assert np.min(distances + 9 * np.eye(196)) > 0.1
 
 
 def test_a_table_starts_from_them_whatever_the_key():
-  init = from_sincos_2d((2, 3))
+  init = from_sincos((2, 3))
   tables = [init(jax.random.key(i), (6, 8), jnp.float32) for i in range(2)]
   assert tables[0].dtype == jnp.float32
   np.testing.assert_array_equal(tables[0], tables[1])
-  np.testing.assert_allclose(tables[0], sincos_2d((2, 3), 8), atol=1e-6)
+  np.testing.assert_allclose(tables[0], sincos((2, 3), 8), atol=1e-6)
 
 
 def test_positions_of_patches_start_from_rows_and_columns():
@@ -64,7 +64,7 @@ def test_positions_of_patches_start_from_rows_and_columns():
   ("make", "message"),
   [
     (lambda: sincos_1d(3, 5), "dim=5, expected an even number"),
-    (lambda: sincos_2d((2, 2), 6), "dim=6, expected a multiple of 4"),
+    (lambda: sincos((2, 2), 3), "dim=3, expected at least 4"),
   ],
 )
 def test_widths_that_do_not_split_are_refused(make, message):

@@ -1,0 +1,94 @@
+"""What the blocks of a stack may look like."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mmjax.core import errors, registry
+from mmjax.models.layers.mlp import ACTIVATIONS
+from mmjax.models.layers.norm import KINDS as NORMS
+
+NORM_POSITIONS = ("pre", "post")
+# What the backward pass keeps of a block instead of computing it again.
+REMAT_POLICIES = {
+  "none": None,  # Everything is kept.
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StackOptions:
+  """The `stack` section of an encoder, a fusion or a decoder.
+
+  The defaults are those of ViT (Dosovitskiy et al. 2021).
+
+  Raises:
+    UserError: an unknown name, or a number outside its domain.
+  """
+
+  activation: str = "gelu_tanh"  # See `layers.mlp`.
+  # A second projection multiplies the activated one: with "silu" this is
+  # SwiGLU (Shazeer 2020, arXiv:2002.05202).
+  gated: bool = False
+  norm: str = "layer_norm"  # Or "rms_norm".
+  norm_epsilon: float = 1e-6
+  # "pre": x + f(norm(x)), and a norm after the last block; "post", as in BERT:
+  # norm(x + f(x)).
+  norm_position: str = "pre"
+  use_bias: bool = True  # In the projections of attention and feed-forward.
+  # Norms of queries and keys, per head (Dehghani et al. 2023, 2.1), which
+  # keeps attention logits from growing.
+  qk_norm: bool = False
+  # Branches start scaled by this, per channel, learned; 0 = no such scale
+  # (Touvron et al. 2021, arXiv:2103.17239, eq. 5).
+  layer_scale: float = 0.0
+  dropout_rate: float = 0.0  # Of the residual branches.
+  # Stochastic depth of the last block; grows linearly from 0.
+  drop_path_rate: float = 0.0
+  # Unrolled layers (`layer_00`, ...) run faster and can be frozen one by one;
+  # scanned ones (`layers`, stacked parameters) compile faster and, with remat,
+  # need a fraction of the memory.
+  scan: bool = False
+  remat: str = "none"
+
+  def __post_init__(self):
+    for kind, value, known in (
+      ("activation", self.activation, ACTIVATIONS),
+      ("norm", self.norm, NORMS),
+      ("norm position", self.norm_position, NORM_POSITIONS),
+      ("remat policy", self.remat, REMAT_POLICIES),
+    ):
+      if value not in known:
+        raise errors.unknown(kind, value, known)
+    for name in ("dropout_rate", "drop_path_rate"):
+      if not 0 <= getattr(self, name) < 1:
+        raise errors.UserError(
+          f"{name}={getattr(self, name)}, expected [0, 1)."
+        )
+    if self.layer_scale < 0 or self.norm_epsilon <= 0:
+      raise errors.UserError(
+        f"layer_scale={self.layer_scale}, expected 0 or more; norm_epsilon="
+        f"{self.norm_epsilon}, expected more than 0."
+      )
+    if self.scan and self.drop_path_rate:
+      raise errors.UserError(
+        "drop_path_rate grows with depth and scanned layers are all alike: "
+        "set scan=False or drop_path_rate=0."
+      )
+
+
+VIT = StackOptions()
+
+
+def stack_options(section: StackOptions | Mapping[str, Any]) -> StackOptions:
+  """Options from the section of a config.
+
+  Raises:
+    UserError: an unknown key or a wrong value.
+  """
+  if isinstance(section, StackOptions):
+    return section
+  return registry.construct("stack", StackOptions, dict(section))
