@@ -35,7 +35,7 @@ class Classification:
     del rng
     logits = apply("head", self.head, apply("pool", self.modality))  # b v
     labels = batch[self.label]
-    mask = losses.example_mask(batch, labels)
+    mask = losses.counted(batch, (self.modality, self.label), labels)
     values = losses.cross_entropy(logits, labels)
     if train and self.smoothing:
       # Cross-entropy to the uniform distribution over the classes.

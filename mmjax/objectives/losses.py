@@ -1,5 +1,7 @@
 """Pure functions from logits and targets to `LossTerm`, all in float32."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -64,7 +66,16 @@ def constant(value: Float[Array, ""]) -> LossTerm:
   return LossTerm(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
 
 
-def example_mask(batch, like: Array) -> Bool[Array, " b"]:
-  """True for the real examples of a batch; all, where it has no filler."""
-  mask = batch.get("example_mask")
-  return jnp.ones(like.shape[0], bool) if mask is None else mask
+def counted(batch, fields: Sequence[str], like: Array) -> Bool[Array, " b"]:
+  """True for the examples that are real and have all of these fields.
+
+  Args:
+    batch: may have `example_mask` and `<field>_present`.
+    fields: without which an example says nothing about a loss.
+    like: any array of the batch, for its size.
+  """
+  mask = jnp.ones(like.shape[0], bool)
+  for name in ("example_mask", *(f"{field}_present" for field in fields)):
+    if name in batch:
+      mask = mask & batch[name]
+  return mask

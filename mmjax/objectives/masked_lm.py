@@ -33,7 +33,7 @@ class MaskedLM:
     logits = apply("head", self.head, sequence.take(hidden))  # b k v
     labels = jnp.take_along_axis(batch[self.text], hidden, axis=1)  # b k
     mask = batch[f"{self.text}_hidden_mask"]
-    mask = mask & losses.example_mask(batch, mask)[:, None]
+    mask = mask & losses.counted(batch, (self.text,), mask)[:, None]
     loss = losses.masked_sum(losses.cross_entropy(logits, labels), mask)
     return loss, {"accuracy": losses.accuracy(logits, labels, mask)}
 

@@ -35,7 +35,7 @@ class TokenizerTraining:
     values = (
       squared + self.l1_weight * absolute + self.commitment_weight * commitment
     )
-    mask = losses.example_mask(batch, values)
+    mask = losses.counted(batch, (self.image,), values)
     metrics = {
       "squared_error": losses.masked_sum(squared, mask),
       "commitment": losses.masked_sum(commitment, mask),

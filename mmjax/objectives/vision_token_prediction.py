@@ -35,7 +35,7 @@ class VisionTokenPrediction:
     logits = apply("head", self.head, sequence.take(hidden))  # b k v
     codes = apply("codes", self.image)  # b n
     labels = jnp.take_along_axis(codes, hidden, axis=1)  # b k
-    mask = losses.example_mask(batch, hidden)[:, None]
+    mask = losses.counted(batch, (self.image,), hidden)[:, None]
     mask = jnp.broadcast_to(mask, labels.shape)
     loss = losses.masked_sum(losses.cross_entropy(logits, labels), mask)
     return loss, {"accuracy": losses.accuracy(logits, labels, mask)}

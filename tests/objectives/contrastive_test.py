@@ -56,6 +56,60 @@ def test_filler_is_never_the_best_match(table):
   assert (accuracy.total, accuracy.weight) == (2, 2)
 
 
+def test_more_modalities_give_the_mean_over_the_pairs_that_are_there(
+  rng, table, by_hand
+):
+  names = ("audio", "image", "text")
+  x = rng.normal(size=(3, 4, 5))
+  x = jnp.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), jnp.float32)
+  results = {("project", n, "clean"): x[i] for i, n in enumerate(names)}
+  results["temperature", "clean"] = {"scale": jnp.float32(SCALE)}
+  has = {"audio": [1, 0, 0, 1], "image": [1, 1, 1, 1], "text": [1, 1, 0, 1]}
+  has = {n: np.asarray(v, bool) for n, v in has.items()}
+  batch = {f"{n}_present": jnp.asarray(v) for n, v in has.items()}
+
+  loss, metrics = Contrastive(modalities=names)(
+    table(results), batch, rng=KEY, train=True
+  )
+
+  pairs = [(0, 1), (0, 2), (1, 2)]
+  masks = [has[names[i]] & has[names[j]] for i, j in pairs]
+  total = sum(
+    by_hand.info_nce(x[i], x[j], SCALE, mask)
+    for (i, j), mask in zip(pairs, masks, strict=True)
+  )
+  np.testing.assert_allclose(loss.total, total, rtol=1e-5)
+  assert loss.weight == 2 + 2 + 3
+  assert metrics["accuracy/audio_text"].weight == 2
+
+
+def test_what_stands_for_an_absent_modality_changes_nothing(rows, table):
+  batch = {"text_present": jnp.asarray([True, True, False, True, True])}
+
+  def loss(a, b):
+    apply = table(_results(a, b))
+    return Contrastive()(apply, batch, rng=KEY, train=True)[0].mean
+
+  value, grads = jax.value_and_grad(loss, argnums=(0, 1))(*rows)
+  junk = rows[1].at[2].set(jnp.nan)
+  got, got_grads = jax.value_and_grad(loss, argnums=(0, 1))(rows[0], junk)
+  assert got == value
+  np.testing.assert_array_equal(got_grads, grads)
+  np.testing.assert_array_equal(grads[1][2], 0)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    (dict(modalities=("image",)), "expected at least two"),
+    (dict(views=("masked",)), "expected one for each of"),
+  ],
+)
+def test_fields_that_do_not_fit_are_refused(fields, message):
+  with pytest.raises(errors.UserError, match=message):
+    Contrastive(**fields)
+
+
 def test_each_side_has_a_view_of_its_own(rows, table):
   views = ("masked", "clean")
   apply = table(_results(*rows, views))

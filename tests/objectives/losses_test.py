@@ -224,9 +224,18 @@ def test_a_constant_is_a_mean_over_one_thing():
   assert (got.total, got.weight, got.mean) == (2.5, 1, 2.5)
 
 
-def test_all_examples_count_unless_the_batch_says_otherwise():
+def test_examples_count_that_are_real_and_have_the_fields():
   like = jnp.zeros((3, 2))
-  np.testing.assert_array_equal(losses.example_mask({}, like), [True] * 3)
-  mask = jnp.asarray([True, False, True])
-  got = losses.example_mask({"example_mask": mask}, like)
-  np.testing.assert_array_equal(got, mask)
+  np.testing.assert_array_equal(losses.counted({}, (), like), [True] * 3)
+  batch = {
+    "example_mask": jnp.asarray([True, True, False]),
+    "image_present": jnp.asarray([False, True, True]),
+    "text_present": jnp.asarray([True, False, True]),
+  }
+  for fields, expected in [
+    ((), [True, True, False]),
+    (("image",), [False, True, False]),
+    (("text", "audio"), [True, False, False]),
+    (("image", "text"), [False, False, False]),
+  ]:
+    np.testing.assert_array_equal(losses.counted(batch, fields, like), expected)

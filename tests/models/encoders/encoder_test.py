@@ -95,6 +95,98 @@ def test_only_map_pooling_brings_parameters(tokens):
   )
 
 
+def test_a_causal_token_sees_those_before_it_only(tokens, randomized, by_hand):
+  x, mask = tokens
+  module = Encoder(Given(), SIZE, causal=True)
+  params = randomized(module, x, train=False)
+  got = _encode(module, params, x, mask=mask)
+  for i in range(3):
+    rows = np.tril(np.ones((4, 4), bool)) & np.asarray(mask[i])
+    expected = by_hand.stack(params["stack"], x[i], rows)
+    np.testing.assert_allclose(got.x[i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_registers_stand_in_front_and_are_not_pooled(
+  tokens, randomized, by_hand
+):
+  x, mask = tokens
+  module = Encoder(Given(), SIZE, registers=2)
+  params = randomized(module, x, train=False)
+  got = _encode(module, params, x, mask=mask)
+  assert (got.num_prefix, got.num_content) == (2, 4)
+  for i in range(3):
+    rows = np.concatenate([params["registers"][0], x[i]])
+    seen = np.concatenate([[True, True], mask[i]])
+    expected = by_hand.stack(params["stack"], rows, seen)
+    np.testing.assert_allclose(got.x[i], expected, rtol=1e-4, atol=1e-5)
+    pooled = module.apply({"params": params}, got, method="pool")[i]
+    mean = expected[2:][np.asarray(mask[i])].mean(axis=0)
+    np.testing.assert_allclose(pooled, mean, rtol=1e-4, atol=1e-5)
+
+
+def test_rotary_positions_come_from_the_stem(tokens, randomized):
+  x, _ = tokens
+
+  class Placed(nn.Module):
+    first: int = 0
+
+    def __call__(self, inputs, *, mask=None, hidden=None, train=False):
+      mask = jnp.ones(inputs.shape[:2], bool)
+      place = self.first + jnp.arange(4, dtype=jnp.float32)[None, :, None]
+      return Sequence(inputs, mask, coordinates=place, num_content=4)
+
+  module = Encoder(Placed(), SIZE, rotary=True)
+  params = randomized(module, x, train=False)
+  got = _encode(module, params, x).x
+  plain = _encode(Encoder(Placed(), SIZE), params, x).x
+  moved = _encode(Encoder(Placed(7), SIZE, rotary=True), params, x).x
+  # Places count by their differences; reversed, tokens see others elsewhere.
+  np.testing.assert_allclose(moved, got, rtol=1e-3, atol=1e-4)
+  assert np.max(np.abs(got - plain)) > 1e-2
+  swapped = _encode(module, params, x[:, ::-1]).x[:, ::-1]
+  assert np.max(np.abs(got - swapped)) > 1e-2
+
+
+def test_rotary_positions_need_a_stem_with_places(tokens):
+  with pytest.raises(errors.UserError, match="Given gives no coordinates"):
+    jax.eval_shape(
+      lambda: Encoder(Given(), SIZE, rotary=True).init(
+        KEY, tokens[0], train=False
+      )
+    )
+
+
+@pytest.mark.parametrize("fields", [{}, dict(pool_kind="cls", registers=1)])
+def test_what_stands_in_an_absent_place_changes_nothing(
+  tokens, randomized, fields
+):
+  x, mask = tokens
+  module = Encoder(Given(), SIZE, **fields)
+  params = randomized(module, x, train=False)
+  present = jnp.asarray([True, False, True])
+
+  @jax.jit
+  def run(params, x):
+    def loss(params, x):
+      out = module.apply(
+        {"params": params}, x, mask=mask, present=present, train=False
+      )
+      counts = out.mask[:, :, None]
+      return jnp.sum(jnp.where(counts, out.x, 0.0) ** 2), out
+
+    (value, out), grads = jax.value_and_grad(
+      loss, argnums=(0, 1), has_aux=True
+    )(params, x)
+    return value, grads, out
+
+  value, grads, out = run(params, x)
+  got, got_grads, _ = run(params, x.at[1].set(jnp.nan))
+  assert not np.any(out.mask[1]) and np.all(out.mask[0])
+  assert got == value
+  jax.tree.map(np.testing.assert_array_equal, got_grads, grads)
+  np.testing.assert_array_equal(grads[1][1], 0)
+
+
 def test_an_unknown_pooling_is_refused_even_if_nobody_pools(tokens):
   with pytest.raises(errors.UserError, match="Did you mean 'mean'"):
     jax.eval_shape(

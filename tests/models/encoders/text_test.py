@@ -5,6 +5,7 @@ import pytest
 
 from mmjax.core import axes, errors, precision, trees
 from mmjax.models.encoders.text import TextStem, text
+from mmjax.models.layers.positions import KINDS
 from mmjax.models.variants import SIZES
 
 SIZE = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
@@ -136,3 +137,71 @@ def test_number_of_parameters_of_each_size(size):
     + (30_522 + 512) * d  # Tokens and positions.
   )
   assert got == GOLDEN[size]
+
+
+def test_segments_and_a_norm_after_the_sum_as_in_bert(ids, by_hand, randomized):
+  stem = TextStem(VOCAB, MAX_TOKENS, 16, num_segments=2, norm_epsilon=1e-12)
+  params = randomized(stem, ids)
+  segments = jnp.asarray([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
+  got = stem.apply({"params": params}, ids, segments=segments)
+  tables = {
+    name: np.asarray(params[name]["table"], np.float64)
+    for name in ("tokens", "positions", "segments")
+  }
+  for i in range(3):
+    x = tables["tokens"][ids[i]] + tables["positions"][:5]
+    x = by_hand.layer_norm(
+      params["norm"], x + tables["segments"][segments[i]], 1e-12
+    )
+    np.testing.assert_allclose(got.x[i], x, rtol=1e-4, atol=1e-5)
+  first = stem.apply({"params": params}, ids).x
+  zeros = stem.apply({"params": params}, ids, segments=0 * segments).x
+  np.testing.assert_array_equal(first, zeros)
+
+
+def test_segments_without_a_table_are_refused(ids):
+  stem = TextStem(VOCAB, MAX_TOKENS, 16)
+  with pytest.raises(errors.UserError, match="num_segments"):
+    jax.eval_shape(lambda: stem.init(KEY, ids, segments=ids))
+
+
+def test_a_causal_text_does_not_look_ahead(ids, randomized):
+  module = text(
+    vocab_size=VOCAB, max_tokens=MAX_TOKENS, size=SIZE, causal=True, pool="last"
+  )
+  params = randomized(module, ids, train=False)
+
+  @jax.jit
+  def encode(ids):
+    return module.apply({"params": params}, ids, train=False).x
+
+  other = ids.at[:, 3].set(10)
+  np.testing.assert_allclose(encode(ids)[:, :3], encode(other)[:, :3])
+  assert np.all(np.any(encode(ids)[:, 3:] != encode(other)[:, 3:], axis=2))
+
+
+def test_a_causal_text_pooled_by_its_first_token_is_refused():
+  with pytest.raises(errors.UserError, match="first token sees no other"):
+    text(vocab_size=9, max_tokens=4, size=SIZE, causal=True, pool="cls")
+
+
+@pytest.mark.parametrize("positions", KINDS)
+@pytest.mark.parametrize("pool", ["cls", "mean", "map", "last"])
+def test_every_kind_of_positions_and_pooling_gives_one_vector(positions, pool):
+  module = text(
+    vocab_size=VOCAB,
+    max_tokens=MAX_TOKENS,
+    size=SIZE,
+    positions=positions,
+    pool=pool,
+  )
+
+  def run(module, ids):
+    return module.pool(module(ids, train=False))
+
+  out, variables = jax.eval_shape(
+    lambda ids: module.init_with_output(KEY, ids, method=run), BATCH
+  )
+  assert out.shape == (2, 16)
+  learned = "positions" in variables["params"]["stem"]
+  assert learned == (positions == "learned")

@@ -26,6 +26,12 @@ def test_cls_takes_the_first_token(sequence):
   np.testing.assert_array_equal(got, sequence.x[:, 0])
 
 
+def test_last_takes_the_last_token_that_counts(sequence):
+  got = Pool("last").apply({}, sequence)
+  np.testing.assert_array_equal(got[0], sequence.x[0, 4])
+  np.testing.assert_array_equal(got[1], sequence.x[1, 2])
+
+
 def test_mean_is_over_the_content_that_counts(sequence):
   got = Pool("mean").apply({}, sequence)
   for i in range(3):
@@ -64,7 +70,7 @@ def test_map_attends_with_a_learned_query(sequence, randomized, by_hand):
     np.testing.assert_allclose(got[i], x[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["mean", "map"])
+@pytest.mark.parametrize("kind", ["last", "mean", "map"])
 def test_what_does_not_count_does_not_matter(sequence, randomized, kind):
   module = Pool(kind, num_heads=2, mlp_dim=6)
   variables = {"params": randomized(module, sequence)} if kind == "map" else {}
