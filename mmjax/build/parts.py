@@ -44,10 +44,12 @@ def make_pipelines(config: mlc.ConfigDict) -> dict[str, pipeline.Pipeline]:
 
 
 def make_pipeline(
-  config: mlc.ConfigDict, changes: Section
+  config: mlc.ConfigDict, *changes: Section
 ) -> pipeline.Pipeline:
   """A pipeline of `config.data` with some keys changed."""
-  merged = _merge(config.data.to_dict(), _plain(changes))
+  merged = config.data.to_dict()
+  for change in changes:
+    merged = _merge(merged, _plain(change))
   return pipeline.build_pipeline(merged)
 
 
@@ -139,19 +141,19 @@ def plug_in(
 
 def make_model(
   config: mlc.ConfigDict,
-  main: pipeline.Pipeline,
+  pipelines: Mapping[str, pipeline.Pipeline],
   objectives: Mapping[str, Objective],
 ) -> tuple[MultimodalModel, ModelInfo]:
   """The model with the heads that the objectives bring.
 
   Args:
     config: the group `model` is read.
-    main: the pipeline that gives the vocabulary and the picture's size.
+    pipelines: by task; they give the vocabulary and the pictures' size.
     objectives: by name.
   """
   group = settings_lib.settings(config, "model")
   policy = precision.policy(group.precision)
-  facts = model_facts(config, main) | {"precision": policy}
+  facts = common_facts(config, pipelines) | {"precision": policy}
   encoders = {
     name: plug_in(
       "encoder", f"model.encoders.{name}", section, models.ENCODERS, facts
@@ -182,6 +184,32 @@ def make_model(
     encoders, fusion or None, space or None, heads, tokenizer or None
   )
   return model, info
+
+
+def common_facts(
+  config: mlc.ConfigDict, pipelines: Mapping[str, pipeline.Pipeline]
+) -> dict[str, Any]:
+  """What the data of all tasks say about the one model that they share.
+
+  Raises:
+    UserError: two tasks disagree.
+  """
+  facts: dict[str, Any] = {}
+  said_by: dict[str, str] = {}
+  for task, source in pipelines.items():
+    said = model_facts(config, source)
+    if source.tokenizer is not None:
+      said["text_tokenizer"] = source.tokenizer.id
+    for name, value in said.items():
+      if name == "max_tokens":  # A model takes shorter texts too.
+        value = max(value, facts.get(name, 0))
+      elif facts.get(name, value) != value:
+        raise errors.UserError(
+          f"The tasks share one model, but {name} is {facts[name]} in the "
+          f"data of {said_by[name]!r} and {value} in that of {task!r}."
+        )
+      facts[name], said_by[name] = value, task
+  return facts
 
 
 def model_facts(
@@ -272,8 +300,17 @@ def make_evaluators(
 
 
 def _make_evaluator(config, name, section, objectives, info, batch_size):
-  main = make_pipeline(config, _plain(section.data))
-  plain_objectives = {k: v.objective for k, v in objectives.items()}
+  if section.task and section.task not in config.tasks:
+    raise errors.unknown(
+      f"task of evaluators.{name}", section.task, config.tasks
+    )
+  task = config.tasks[section.task].data if section.task else {}
+  main = make_pipeline(config, task, section.data)
+  plain_objectives = {
+    k: v.objective
+    for k, v in objectives.items()
+    if section.task in ("", v.task)
+  }
   facts = {
     "batches": batches_of(main, batch_size),
     "tokenizer": main.tokenizer,
@@ -283,13 +320,13 @@ def _make_evaluator(config, name, section, objectives, info, batch_size):
       k: v.chance(info, batch_size) for k, v in plain_objectives.items()
     },
   }
-  skip = ["every_steps", "data"]
+  skip = ["every_steps", "data", "task"]
   for key, value in section.items():
     # `gallery_data` becomes the argument `gallery_batches`.
     if key.endswith("_data"):
       skip.append(key)
       facts[f"{key.removesuffix('_data')}_batches"] = batches_of(
-        make_pipeline(config, _plain(value)), batch_size
+        make_pipeline(config, task, value), batch_size
       )
   return plug_in(
     "evaluator", f"evaluators.{name}", section, EVALUATORS, facts, tuple(skip)
@@ -323,7 +360,6 @@ def make_parts(config: mlc.ConfigDict) -> Parts:
   pipelines = make_pipelines(config)
   objectives = make_objectives(config, pipelines)
   plain = {name: item.objective for name, item in objectives.items()}
-  main = make_pipeline(config, {})
-  model, info = make_model(config, main, plain)
+  model, info = make_model(config, pipelines, plain)
   check_fields(objectives, info, pipelines)
   return Parts(pipelines, objectives, model, info)

@@ -163,7 +163,8 @@ def resolve(config: mlc.ConfigDict) -> mlc.ConfigDict:
         models.VISUAL_TOKENIZERS,
       )
     for evaluator in resolved.evaluators.values():
-      _fill_keys(evaluator, every_steps=0, data={})
+      # `data` changes what `task` trains on; without a task, `config.data`.
+      _fill_keys(evaluator, every_steps=0, task="", data={})
       _fill("evaluator", evaluator, evaluators.EVALUATORS)
     _fill_data(resolved.data)
   resolved.lock()

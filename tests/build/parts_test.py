@@ -320,3 +320,57 @@ def test_unknown_key_of_an_evaluator_says_the_nearest(resolve):
     match=r"'config.evaluators.a.evry_steps'\. Did you mean 'every_steps'",
   ):
     evaluators(resolve, "finetune", a=dict(name="loss", evry_steps=3))
+
+
+def two_texts(config):
+  config.tasks = dict(
+    short=dict(objectives=dict(a=dict(name="masked_lm"))),
+    long=dict(
+      data=dict(text=dict(max_tokens=20)),
+      objectives=dict(b=dict(name="masked_lm")),
+    ),
+  )
+
+
+def test_the_model_takes_the_longest_text_of_all_tasks(resolve):
+  made = parts.make_parts(resolve("pretrain", two_texts))
+
+  assert made.model.encoders["text"].stem.max_tokens == 20
+
+
+def test_tasks_that_disagree_about_the_one_model_are_refused(resolve):
+  def edit(config):
+    config.tasks = dict(
+      small=dict(objectives=dict(a=dict(name="classification"))),
+      large=dict(
+        data=dict(image=dict(size=64)),
+        objectives=dict(b=dict(name="classification")),
+      ),
+    )
+
+  refused(
+    resolve,
+    "finetune",
+    edit,
+    "image_size is 64 in the data of 'large' and 32 in that of 'small'",
+  )
+
+
+def test_an_evaluator_of_a_task_has_its_data_and_objectives(resolve):
+  def edit(config):
+    two_texts(config)
+    config.evaluators = dict(
+      long=dict(name="loss", task="long", data=dict(split="test")),
+    )
+
+  config = resolve("pretrain", edit)
+  made = parts.make_parts(config)
+  found = parts.make_evaluators(config, made.objectives, made.info, 8)["long"]
+
+  assert list(found.objectives) == ["b"]
+  assert next(found.batches())["text"].shape == (8, 20)
+
+
+def test_an_evaluator_of_an_unknown_task_says_the_nearest(resolve):
+  with pytest.raises(errors.UserError, match="Did you mean 'main'"):
+    evaluators(resolve, "finetune", a=dict(name="loss", task="mian"))
