@@ -1,9 +1,12 @@
 """What stands between the last features and the logits of a task."""
 
+import string
+
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from mmjax.core import axes
+from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.models.layers.norm import layer_norm
 from mmjax.models.layers.projection import Projection
@@ -38,17 +41,7 @@ class TokenHead(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
-    x = Projection(
-      (x.shape[-1],),
-      (axes.EMBED, axes.MLP),
-      precision=self.precision,
-      name="hidden",
-    )(x)
-    x = layer_norm(self.precision, "norm")(nn.gelu(x))
-    # Two kernels in a row split over both mesh axes get wrong gradients from
-    # XLA's partitioner (jax 0.10.2): what is between them is given a place.
-    names = (axes.ACT_BATCH, *[None] * (x.ndim - 2), axes.ACT_EMBED)
-    x = nn.with_logical_constraint(x, names)
+    x = _transform(x, x.shape[-1], self.precision)
     return Projection(
       (self.num_classes,),
       (axes.EMBED, axes.VOCAB),
@@ -58,7 +51,56 @@ class TokenHead(nn.Module):
     )(x)
 
 
+class TiedTokenHead(nn.Module):
+  """`TokenHead` whose output matrix is the table of a text encoder's tokens.
+
+  Source: Press & Wolf 2017 (arXiv:1608.05859), as in BERT. The model passes
+  the table of the encoder `tied_to`.
+  """
+
+  num_classes: int
+  tied_to: str = "text"  # Modality.
+  precision: precision_lib.Precision = precision_lib.FLOAT32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "*b d"], *, table: Float[Array, "v e"]
+  ) -> Float[Array, "*b v"]:
+    if len(table) != self.num_classes:
+      raise errors.UserError(
+        f"A head of {self.num_classes} classes is tied to the {len(table)} "
+        f"tokens of {self.tied_to!r}."
+      )
+    x = _transform(x, table.shape[1], self.precision)  # *b e
+    lead = string.ascii_lowercase[: x.ndim - 1]
+    logits = precision_lib.einsum(
+      f"{lead}y,zy->{lead}z", x, table, self.precision
+    )
+    bias = self.param(
+      "bias",
+      nn.with_logical_partitioning(nn.initializers.zeros_init(), (axes.VOCAB,)),
+      (self.num_classes,),
+      jnp.float32,
+    )
+    return logits + jnp.expand_dims(
+      bias.astype(logits.dtype), tuple(range(x.ndim - 1))
+    )
+
+
+def _transform(x, width, precision):
+  """Projection, GELU, norm; called within a compact module."""
+  x = Projection(
+    (width,), (axes.EMBED, axes.MLP), precision=precision, name="hidden"
+  )(x)
+  x = layer_norm(precision, "norm")(nn.gelu(x))
+  # Two kernels in a row split over both mesh axes get wrong gradients from
+  # XLA's partitioner (jax 0.10.2): what is between them is given a place.
+  names = (axes.ACT_BATCH, *[None] * (x.ndim - 2), axes.ACT_EMBED)
+  return nn.with_logical_constraint(x, names)
+
+
 HEADS = {
   "linear": LinearHead,
+  "tied_token": TiedTokenHead,
   "token": TokenHead,
 }

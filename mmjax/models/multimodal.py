@@ -63,7 +63,12 @@ class MultimodalModel(nn.Module):
 
   def head(self, name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The logits of a head."""
-    return self._part("head", self.heads or {}, name)(x)
+    head = self._part("head", self.heads or {}, name)
+    tied_to = getattr(head, "tied_to", "")
+    if not tied_to:
+      return head(x)
+    encoder = self._part("encoder", self.encoders, tied_to)
+    return head(x, table=encoder.table())
 
   def codes(self, image: Array) -> Int[Array, "b n"]:
     """The visual tokenizer's codes; no gradient flows through them."""

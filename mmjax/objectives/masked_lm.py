@@ -21,6 +21,7 @@ class MaskedLM:
   text: str = "text"  # Field to predict.
   given: tuple[str, ...] = ("image",)  # Modalities it may look at.
   head: str = "mlm"
+  tied: bool = False  # The logits' matrix is the encoder's token table.
 
   def __call__(self, apply, batch, *, rng, train: bool):
     del rng, train
@@ -48,7 +49,11 @@ class MaskedLM:
     }
 
   def heads(self, info):
-    return {self.head: {"name": "token", "num_classes": info.vocab_size}}
+    if self.tied:
+      head = {"name": "tied_token", "tied_to": self.text}
+    else:
+      head = {"name": "token"}
+    return {self.head: {**head, "num_classes": info.vocab_size}}
 
   def chance(self, info, batch_size):
     """Ln V: every token of the vocabulary is as likely."""

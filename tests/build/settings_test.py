@@ -50,6 +50,7 @@ def test_defaults_of_plug_ins_are_filled_in(resolve):
     "text": "text",
     "given": ("image",),
     "head": "mlm",
+    "tied": False,
     "weight": 1.0,
   }
   assert resolved.model.encoders.image.stack.remat == "none"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.core import axes, precision, trees
+from mmjax.core import axes, errors, precision, trees
 from mmjax.models.heads import HEADS, LinearHead, TokenHead
 
 D, CLASSES = 16, 7
@@ -13,8 +13,10 @@ KEY = jax.random.key(0)
 # Linear: one projection. Token: a square one, norm, projection.
 GOLDEN = {
   "linear": 16 * 7 + 7,
+  "tied_token": (16 * 16 + 16) + 2 * 16 + 7,  # And a table of the encoder's.
   "token": (16 * 16 + 16) + 2 * 16 + (16 * 7 + 7),
 }
+TABLE = np.random.default_rng(6).normal(size=(CLASSES, D)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +26,17 @@ def x():
 
 
 def _by_hand(name, params, x, by_hand):
-  if name == "token":
+  if name != "linear":
     x = by_hand.gelu(by_hand.linear(params["hidden"], x))
     x = by_hand.layer_norm(params["norm"], x)
+  if name == "tied_token":
+    return x @ TABLE.T.astype(np.float64) + np.asarray(params["bias"])
   return by_hand.linear(params["logits"], x)
+
+
+def _given(name):
+  """What a head is called with besides features."""
+  return {"table": jnp.asarray(TABLE)} if name == "tied_token" else {}
 
 
 def test_every_head_has_a_golden_number_of_parameters():
@@ -39,9 +48,9 @@ def test_every_head_has_a_golden_number_of_parameters():
 def test_logits_are_those_by_hand(x, randomized, by_hand, name, lead):
   x = x[(0,) * (2 - len(lead))]
   module = HEADS[name](CLASSES)
-  params = randomized(module, x)
+  params = randomized(module, x, **_given(name))
   assert trees.num_params(params) == GOLDEN[name]
-  got = module.apply({"params": params}, x)
+  got = module.apply({"params": params}, x, **_given(name))
   np.testing.assert_allclose(
     got, _by_hand(name, params, x, by_hand), rtol=1e-4, atol=1e-5
   )
@@ -62,7 +71,7 @@ def test_a_token_head_starts_close_to_chance():
   assert abs(loss.mean() - math.log(50)) < 0.04
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", ["linear", "token"])
 def test_parameters_of_logits_carry_axis_names(x, name):
   boxed = jax.eval_shape(lambda: HEADS[name](CLASSES).init(KEY, x))["params"]
   assert boxed["logits"]["kernel"].names == (axes.EMBED, axes.VOCAB)
@@ -74,6 +83,15 @@ def test_parameters_of_logits_carry_axis_names(x, name):
 def test_logits_follow_the_policy_and_parameters_stay_float32(x, name, policy):
   policy = precision.POLICIES[policy]
   module = HEADS[name](CLASSES, precision=policy)
-  logits, variables = jax.eval_shape(lambda: module.init_with_output(KEY, x))
+  logits, variables = jax.eval_shape(
+    lambda: module.init_with_output(KEY, x, **_given(name))
+  )
   assert logits.dtype == policy.activations
   assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(variables))
+
+
+def test_a_head_tied_to_another_vocabulary_is_refused(x):
+  with pytest.raises(errors.UserError, match="9 classes is tied to the 7"):
+    jax.eval_shape(
+      lambda: HEADS["tied_token"](9).init(KEY, x, table=jnp.asarray(TABLE))
+    )

@@ -11,7 +11,7 @@ from mmjax.core.sequence import Sequence
 from mmjax.models.encoders.text import text
 from mmjax.models.encoders.vit import vit
 from mmjax.models.fusion.joint import joint
-from mmjax.models.heads import LinearHead, TokenHead
+from mmjax.models.heads import LinearHead, TiedTokenHead, TokenHead
 from mmjax.models.multimodal import MultimodalModel
 from mmjax.models.shared_space import SharedSpace
 from mmjax.models.visual_tokenizer.tokenizer import vq
@@ -254,3 +254,23 @@ def test_a_missing_part_is_named(call, message):
 def test_a_wrong_name_is_refused_with_the_nearest(call, near):
   with pytest.raises(errors.UserError, match=f"Did you mean '{near}'"):
     MODEL.init(KEY, method=call)
+
+
+def test_a_tied_head_reads_the_encoders_table(batch):
+  _, text = batch
+  model = MultimodalModel(ENCODERS, heads={"mlm": TiedTokenHead(11)})
+
+  def run(model, text):
+    encoded = model.encode("text", text, train=False)
+    return model.head("mlm", encoded.x)
+
+  logits, variables = model.init_with_output(KEY, text, method=run)
+  assert logits.shape == (*text.shape, 11)
+  assert "logits" not in variables["params"]["heads_mlm"]
+  grads = jax.grad(
+    lambda p: jnp.sum(model.apply({"params": p}, text, method=run) ** 2)
+  )(nn.meta.unbox(variables["params"]))
+  table = grads["encoders_text"]["stem"]["tokens"]["table"]
+  # Tokens that stand in no text have gradients through the output alone.
+  absent = np.setdiff1d(np.arange(11), np.asarray(text))
+  assert len(absent) and np.all(np.any(table[absent] != 0, axis=1))

@@ -112,3 +112,9 @@ def test_the_batch_of_this_test_is_what_is_declared(case):
   fields = MaskedLM(given=()).fields(INFO)
   assert set(fields) <= set(batch)
   assert all(spec.matches(batch[name]) for name, spec in fields.items())
+
+
+def test_a_tied_head_names_the_encoder_whose_table_it_shares():
+  assert MaskedLM(tied=True).heads(INFO) == {
+    "mlm": {"name": "tied_token", "tied_to": "text", "num_classes": V}
+  }
