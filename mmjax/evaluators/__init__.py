@@ -17,6 +17,7 @@ from mmjax.evaluators.masked_prediction import MaskedPrediction
 from mmjax.evaluators.nearest_picture import NearestPicture
 from mmjax.evaluators.reconstruction import Reconstruction
 from mmjax.evaluators.retrieval import Retrieval
+from mmjax.evaluators.retrieval_baseline import RetrievalBaseline
 
 EVALUATORS = {
   "classification": Classification,
@@ -26,4 +27,5 @@ EVALUATORS = {
   "nearest_picture": NearestPicture,
   "reconstruction": Reconstruction,
   "retrieval": Retrieval,
+  "retrieval_baseline": RetrievalBaseline,
 }

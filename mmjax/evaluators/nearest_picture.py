@@ -20,7 +20,8 @@ class NearestPicture:
 
   A concept scores as high as its most similar gallery picture, by cosine.
   `pixels/R@k` is the same with `pixels` x `pixels` RGB thumbnails, centred
-  per group, in place of the model: what a model has to beat.
+  per group, in place of the model: what a model has to beat. `centred/R@k`
+  takes the groups' means off the model's features too.
   """
 
   batches: Callable[[], Iterator[dict[str, np.ndarray]]]
@@ -38,7 +39,11 @@ class NearestPicture:
     # The concepts of the queries only: others are nobody's answer.
     known = np.isin(gallery["keys"], queries["keys"])
     gallery = {name: values[known] for name, values in gallery.items()}
-    for prefix, name in (("", "features"), ("pixels/", "thumbnails")):
+    for prefix, name in (
+      ("", "features"),
+      ("centred/", "centred"),
+      ("pixels/", "thumbnails"),
+    ):
       rank = _concept_ranks(
         queries[name], gallery[name], queries["keys"], gallery["keys"]
       )
@@ -58,6 +63,7 @@ class NearestPicture:
       for name, values in rows.items():
         columns.setdefault(name, []).append(values[real])
     out = {name: np.concatenate(parts) for name, parts in columns.items()}
+    out["centred"] = _unit(_centred(_unit(out["features"]), out["groups"]))
     out["features"] = _unit(out["features"])
     out["thumbnails"] = _unit(_centred(out["thumbnails"], out["groups"]))
     return out

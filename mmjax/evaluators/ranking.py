@@ -1,5 +1,7 @@
 """Ranks of right answers among candidates, in chunks of queries."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -33,6 +35,29 @@ def ranks(
     better = ~right & (scores >= best[:, None])
     found.append(better.sum(axis=1))
   return np.concatenate(found)
+
+
+def both_ways(
+  first: tuple[str, np.ndarray, np.ndarray],
+  second: tuple[str, np.ndarray, np.ndarray],
+  at: tuple[int, ...],
+) -> Iterator[tuple[str, float]]:
+  """Recalls and median rank from each side to the other, and by chance.
+
+  Args:
+    first: name, vectors and keys of one side.
+    second: of the other; its keys are distinct.
+    at: the k of R@k.
+  """
+  for (name, a, keys), (other, b, other_keys) in (
+    (first, second),
+    (second, first),
+  ):
+    rank = ranks(a, b, keys, other_keys)
+    for recall, value in recalls(rank, at).items():
+      yield f"{name}_to_{other}/{recall}", value
+    yield f"{name}_to_{other}/median_rank", float(np.median(rank) + 1)
+  yield f"chance_R@{at[-1]}", at[-1] / len(second[1])
 
 
 def recalls(

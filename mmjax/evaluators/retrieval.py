@@ -30,7 +30,7 @@ class _Pairs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retrieval:
-  """R@k of image to text and back: is the right one among the best k?
+  """R@k of a modality to text and back: is the right one among the best k?
 
   Examples with equal texts count as right for each other, and a text stands
   among the candidates once. `chance_R@10` is what random ranks would reach.
@@ -47,19 +47,15 @@ class Retrieval:
   def run(self, predict: Predict, params: Any) -> Iterator[tuple[str, float]]:
     pairs = self._collect(predict, params)
     first, which = pairs.unique_texts()
-    ids = np.arange(len(first))
-    to_text = ranking.ranks(pairs.first, pairs.text[first], which, ids)
-    from_text = ranking.ranks(pairs.text[first], pairs.first, ids, which)
-    for name, rank in (
-      (f"{self.modality}_to_{self.text}", to_text),
-      (f"{self.text}_to_{self.modality}", from_text),
-    ):
-      for recall, value in ranking.recalls(rank, self.at).items():
-        yield f"{name}/{recall}", value
-      yield f"{name}/median_rank", float(np.median(rank) + 1)
-    yield f"chance_R@{self.at[-1]}", self.at[-1] / len(first)
+    yield from ranking.both_ways(
+      (self.modality, pairs.first, which),
+      (self.text, pairs.text[first], np.arange(len(first))),
+      self.at,
+    )
 
   def pictures(self, predict: Predict, params: Any) -> Iterator[Artifact]:
+    if self.modality == "audio":  # Nothing to look at.
+      return
     pairs = self._collect(predict, params)
     first, which = pairs.unique_texts()
     texts = [self.tokenizer.decode(row) for row in pairs.tokens]
@@ -94,7 +90,10 @@ class Retrieval:
     for batch in self.batches():
       real = batch["example_mask"]
       a, b = predict(params, self._project, batch)
-      rows = (a, b, batch[self.text], batch[self.modality])
+      shown = batch[self.modality]
+      if self.modality == "video":  # The frame in the middle.
+        shown = shown[:, shown.shape[1] // 2]
+      rows = (a, b, batch[self.text], shown)
       for column, values in zip(columns, rows, strict=True):
         column.append(values[real])
     return _Pairs(*(np.concatenate(column) for column in columns))

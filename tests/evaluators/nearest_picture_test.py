@@ -61,6 +61,33 @@ def test_a_concept_scores_as_its_best_picture(fake, rng):
   }
 
 
+def test_centred_features_have_no_style_of_their_artist(fake):
+  # Artist y draws all that x does, shifted towards (9, 0): raw, every query
+  # is nearest to the concept "b"; centred, each to its own.
+  shapes = np.array([[1, 0], [0, 1], [-1, -1]], np.float32)
+  names = np.array(["b", "a", "c"], object)
+
+  def columns(features, artist):
+    return {
+      "z": features,
+      "image": np.zeros((3, 2, 2, 3), np.uint8),
+      "concept": names,
+      "artist": np.array([artist] * 3, object),
+    }
+
+  shifted = shapes + np.array([9, 0], np.float32)
+  evaluator = NearestPicture(
+    batches=fake.batched(columns(shifted, "y"), 2),
+    gallery_batches=fake.batched(columns(shapes, "x"), 2),
+    pixels=2,
+    at=(1,),
+  )
+  predict = fake.predict_with(project=lambda batch, m, view: batch["z"])
+  got = dict(evaluator.run(predict, {}))
+  assert got["R@1"] == pytest.approx(1 / 3)
+  assert got["centred/R@1"] == 1.0
+
+
 @pytest.mark.slow
 def test_pixel_baseline_is_that_of_the_starter_set(fake, starter_path):
   """The set's own figures are 0.390, 0.536, 0.613, by an unnamed filter.
