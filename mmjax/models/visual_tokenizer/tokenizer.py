@@ -41,6 +41,8 @@ class VisualTokenizer(nn.Module):
   codebook: Codebook
   encoder_size: variants.Size
   decoder_size: variants.Size
+  # Of a clip, the middle one of every so many frames is encoded.
+  tubelet_frames: int = 1
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @property
@@ -91,9 +93,20 @@ class VisualTokenizer(nn.Module):
       quantized.restarted,
     )
 
-  def codes(self, image: UInt8[Array, "b h w c"]) -> Int[Array, "b n"]:
-    """The codes of pictures."""
-    return self.codebook(self._vectors(image), train=False).codes
+  def codes(self, image: UInt8[Array, "b *f h w c"]) -> Int[Array, "b n"]:
+    """The codes of pictures, or of clips: time slowest, as tubelets go."""
+    if image.ndim == 4:
+      return self.codebook(self._vectors(image), train=False).codes
+    b, f, *pixels = image.shape
+    step = self.tubelet_frames
+    if f % step:
+      raise errors.UserError(
+        f"A clip of {f} frames does not split into tubelets of "
+        f"tubelet_frames={step}."
+      )
+    frames = image[:, step // 2 :: step].reshape(-1, *pixels)  # (b f/t) h w c
+    codes = self.codebook(self._vectors(frames), train=False).codes
+    return codes.reshape(b, -1)  # b (f/t n)
 
   def decode_codes(self, codes: Int[Array, "b n"]) -> Float[Array, "b h w c"]:
     """The pictures of codes, 0..1."""
@@ -130,6 +143,7 @@ def vq(
   unit_codes: bool = True,
   encoder_size: str | Mapping[str, Any] = "B",
   decoder_size: str | Mapping[str, Any] = "B",
+  tubelet_frames: int = 1,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> VisualTokenizer:
   """A visual tokenizer with an EMA codebook.
@@ -144,6 +158,8 @@ def vq(
     unit_codes: keep vectors and codes on the unit sphere.
     encoder_size: see `variants.resolve`.
     decoder_size: see `variants.resolve`.
+    tubelet_frames: of a clip, the middle one of every so many frames is
+      encoded: as many codes as its encoder has tubelets.
     precision: see `core.precision`.
 
   Raises:
@@ -159,5 +175,6 @@ def vq(
     Codebook(num_codes, code_dim, decay, restart_after, unit_codes),
     variants.resolve(encoder_size),
     variants.resolve(decoder_size),
+    tubelet_frames,
     precision,
   )

@@ -133,6 +133,25 @@ def test_decoding_the_codes_is_the_reconstruction_clipped(
   )
 
 
+def test_codes_of_a_clip_are_those_of_its_middle_frames(variables):
+  rng = np.random.default_rng(13)
+  clip = jnp.asarray(rng.integers(0, 256, (2, 6, PIXELS, PIXELS, 3)), jnp.uint8)
+  tokenizer = TOKENIZER.clone(tubelet_frames=3)
+  codes = jax.jit(lambda x: tokenizer.apply(variables, x, method="codes"))
+  got = codes(clip)
+  assert got.shape == (2, 2 * NUM)
+  for place, frame in enumerate((1, 4)):
+    np.testing.assert_array_equal(
+      got[:, place * NUM : (place + 1) * NUM], codes(clip[:, frame])
+    )
+
+
+def test_clips_that_do_not_split_into_tubelets_are_refused(variables):
+  clip = jnp.zeros((1, 5, PIXELS, PIXELS, 3), jnp.uint8)
+  with pytest.raises(errors.UserError, match="5 frames .*tubelet_frames=3"):
+    TOKENIZER.clone(tubelet_frames=3).apply(variables, clip, method="codes")
+
+
 def test_a_batch_of_one_gives_the_row_of_a_larger_batch(reconstruction, decode):
   codes = reconstruction.codes
   np.testing.assert_allclose(
