@@ -17,9 +17,11 @@ for seed in "$@"; do
     --config.train.seed="$seed"
   "$mmjax" train --config="$configs/pretrain.py" --workdir="$runs/pretrain" \
     --config.train.seed="$seed" \
-    --config.init.from_checkpoint="$runs/tokenizer"
+    --config.init.from_checkpoint="$runs/tokenizer" \
+    --config.log.evaluate_at_end=true
   "$mmjax" train --config="$configs/finetune.py" --workdir="$runs/finetune" \
     --config.train.seed="$seed" \
-    --config.init.from_checkpoint="$runs/pretrain"
+    --config.init.from_checkpoint="$runs/pretrain" \
+    --config.log.evaluate_at_end=true
 done
 "$here/../.venv/bin/python" "$here/summarize.py" "$out"/seed_*
