@@ -29,8 +29,9 @@ class Contrastive:
 
   modalities: tuple[str, ...] = ("image", "text")
   # View of each: "masked" for pictures leaves out their hidden patches, which
-  # saves that share of the work (FLIP, Li et al. 2023, arXiv:2212.00794).
-  # Empty: all clean.
+  # saves that share of the work (FLIP, Li et al. 2023, arXiv:2212.00794);
+  # "second" for another look at the same thing: two views of "image" are
+  # SimCLR's pairs (Chen et al. 2020, arXiv:2002.05709). Empty: all clean.
   views: tuple[str, ...] = ()
   negatives: str = "global"  # "micro_batch" allows train.accumulate > 1.
 
@@ -54,14 +55,13 @@ class Contrastive:
   def __call__(self, apply, batch, *, rng, train: bool):
     del rng, train
     views = self.views or ("clean",) * len(self.modalities)
-    projected = {
-      modality: apply("project", modality, view=view)
+    sides = [
+      (modality, apply("project", modality, view=view))
       for modality, view in zip(self.modalities, views, strict=True)
-    }  # b s
+    ]  # b s
     scale = apply("temperature")["scale"]
     terms, metrics = [], {"scale": losses.constant(scale)}
-    for first, second in itertools.combinations(self.modalities, 2):
-      a, b = projected[first], projected[second]
+    for (first, a), (second, b) in itertools.combinations(sides, 2):
       mask = losses.counted(batch, (first, second), a)
       terms.append(losses.info_nce(a, b, scale, mask))
       logits = jnp.where(mask[None, :], a @ b.T, -jnp.inf)
@@ -73,7 +73,11 @@ class Contrastive:
 
   def fields(self, info):
     del info
-    return modality_fields(*self.modalities)
+    specs = modality_fields(*self.modalities)
+    for modality, view in zip(self.modalities, self.views, strict=False):
+      if view == "second":
+        specs[f"{modality}_second"] = specs[modality]
+    return specs
 
   def heads(self, info):
     del info

@@ -7,7 +7,7 @@ from mmjax.core import errors
 from mmjax.core.batch import Batch
 from mmjax.core.sequence import Sequence
 
-VIEWS = ("clean", "masked")
+VIEWS = ("clean", "masked", "second")
 
 
 class ForwardOnce:
@@ -16,7 +16,8 @@ class ForwardOnce:
   A call is known by (method, modalities, view). A view is a named version of
   the batch: "clean" is the batch as it is; "masked" takes `<field>_masked`
   for a field where the batch has it, and hides the positions in
-  `<field>_hidden` from the encoder. So masked language modelling and vision
+  `<field>_hidden` from the encoder; "second" takes `<field>_second`, another
+  look at the same thing. So masked language modelling and vision
   token prediction read one masked pass, contrastive alignment and captioning
   one clean pass. XLA merges repeated forward passes, never their backward
   passes: this is where that work is saved.
@@ -50,24 +51,25 @@ class ForwardOnce:
     return self._known[call]
 
   def _encode(self, modality: str, *, view: str) -> Sequence:
-    inputs, hidden = self._field(modality), None
+    field = f"{modality}_second" if view == "second" else modality
+    inputs, hidden = self._field(field), None
     if view == "masked":
       inputs = self._batch.get(f"{modality}_masked", inputs)
       hidden = self._batch.get(f"{modality}_hidden")
     # Only what the batch has: encoders of the user's own need not know all.
     optional = {
-      name: self._batch[f"{modality}_{name}"]
-      for name in ("coordinates", "segments", "present")
-      if f"{modality}_{name}" in self._batch
+      "coordinates": f"{field}_coordinates",
+      "segments": f"{field}_segments",
+      "present": f"{modality}_present",
     }
     return self._call(
       "encode",
       modality,
       inputs,
-      mask=self._batch.get(f"{modality}_mask"),
+      mask=self._batch.get(f"{field}_mask"),
       hidden=hidden,
       train=self._train,
-      **optional,
+      **{k: self._batch[v] for k, v in optional.items() if v in self._batch},
       key=f"encode/{modality}/{view}",
     )
 

@@ -120,6 +120,21 @@ def test_each_side_has_a_view_of_its_own(rows, table):
   ]
 
 
+def test_two_looks_at_one_modality_are_a_pair(rows, table, by_hand):
+  a, b = rows
+  views = ("clean", "second")
+  objective = Contrastive(modalities=("image", "image"), views=views)
+  results = {
+    ("project", "image", "clean"): a,
+    ("project", "image", "second"): b,
+    ("temperature", "clean"): {"scale": jnp.float32(SCALE)},
+  }
+  loss, _ = objective(table(results), {}, rng=KEY, train=True)
+  expected = by_hand.info_nce(a, b, SCALE, np.ones(5, bool))
+  np.testing.assert_allclose(loss.total, expected, rtol=1e-5)
+  assert set(objective.fields(INFO)) == {"image", "image_second"}
+
+
 def test_chance_is_the_loss_of_equal_projections(table):
   ones = jnp.full((5, 4), 0.5)
   loss, _ = Contrastive()(table(_results(ones, ones)), {}, rng=KEY, train=True)

@@ -195,3 +195,25 @@ def test_a_modality_that_the_batch_lacks_is_refused(apply, method):
     errors.UserError, match="field of the batch 'images'.*mean 'image'"
   ):
     apply(method, "images")
+
+
+def test_the_second_view_takes_what_belongs_to_it(model):
+  second = BATCH["image"] + 1
+  batch = {
+    **BATCH,
+    "image_second": second,
+    "image_coordinates": np.zeros((2, 4, 2), np.int32),
+    "image_second_coordinates": np.ones((2, 4, 2), np.int32),
+    "image_present": np.asarray([True, False]),
+  }
+  ForwardOnce(model, batch, train=True)("encode", "image", view="second")
+  _, args, given = model.calls["encode/image/second"]
+  assert args[0] == "image" and args[1] is second
+  assert given["hidden"] is None and given["mask"] is None
+  assert given["coordinates"] is batch["image_second_coordinates"]
+  assert given["present"] is batch["image_present"]
+
+
+def test_a_second_view_that_the_batch_lacks_is_refused(apply):
+  with pytest.raises(errors.UserError, match="'image_second'"):
+    apply("encode", "image", view="second")
