@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.core import errors, trees
+from mmjax.finetune import inflate as inflate_lib
+from mmjax.finetune import resize as resize_lib
 
 LIMIT = 20  # Names listed of each kind of problem.
 
@@ -29,6 +31,8 @@ class LoadReport:
   replaced: tuple[str, ...]  # Of the checkpoint: the model has it as new.
   dropped: tuple[str, ...]  # Of the checkpoint: not used.
   cast: tuple[str, ...]  # Of the model: the checkpoint has another dtype.
+  # Name in the model -> what was done to make it fit.
+  changed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __str__(self) -> str:
     total = len(self.loaded) + len(self.new)
@@ -56,6 +60,7 @@ class LoadReport:
       ]
     if self.cast:
       lines.append(f"  {len(self.cast)} cast to the model's dtype")
+    lines += [f"  {name}: {what}" for name, what in self.changed.items()]
     return "\n".join(lines)
 
 
@@ -66,6 +71,8 @@ def load_partial(
   rename: Renames = (),
   new: Sequence[str] = (),
   dropped: Sequence[str] = (),
+  resize: Sequence[Any] = (),
+  inflate: str = "",
 ) -> tuple[dict[str, Any], LoadReport]:
   r"""Fills a tree with the arrays of another one.
 
@@ -81,6 +88,11 @@ def load_partial(
     new: patterns of model names that stay as initialised. They are not
       loaded, even if the checkpoint has them.
     dropped: patterns of checkpoint names, before renaming, that are not used.
+    resize: patterns of model names: tables of learned positions among them
+      are resized where the checkpoint's have other grids, see
+      `finetune.resize`.
+    inflate: how linear maps of patches become those of tubelets, where the
+      model's are longer, see `finetune.inflate`; "" = not at all.
 
   Returns:
     Nested dicts like `target_params`, loaded arrays in the dtype of the
@@ -100,9 +112,12 @@ def load_partial(
   missing = [n for n in target if n not in names and not is_new[n]]
   extra = [s for n, s in names.items() if n not in target]
   loaded = {n: names[n] for n in target if n in names and not is_new[n]}
-  _check(target, source, missing, extra, loaded)
+  arrays = {n: source[s] for n, s in loaded.items()}
+  changed = _resize(arrays, target, resize)
+  changed |= _inflate(arrays, target, inflate) if inflate else {}
+  _check(target, arrays, missing, extra)
   flat = {
-    n: _cast(source[loaded[n]], leaf) if n in loaded else leaf
+    n: _cast(arrays[n], leaf) if n in arrays else leaf
     for n, leaf in target.items()
   }
   return trees.unflatten(flat), LoadReport(
@@ -113,6 +128,7 @@ def load_partial(
     cast=tuple(
       n for n, s in loaded.items() if source[s].dtype != target[n].dtype
     ),
+    changed=changed,
   )
 
 
@@ -148,13 +164,50 @@ def _apply(rules, name):
   return name
 
 
-def _check(target, source, missing, extra, loaded):
+def _resize(arrays, target, entries):
+  """Replaces tables of positions of other grids; says what was done."""
+  changed = {}
+  tables = [n for n in target if resize_lib.is_table(n)]
+  for entry in entries:
+    pattern, *given = resize_lib.parse(entry)
+    matched = trees.match([pattern], tables, what="tables of positions")
+    for name in (n for n in tables if matched[n] and n in arrays):
+      shape, wanted = arrays[name].shape, target[name].shape
+      if shape == wanted or shape[1:] != wanted[1:] or name in changed:
+        continue  # Fits, or `_check` tells that its width does not.
+      old, new = resize_lib.grids(name, shape[0], wanted[0], *given)
+      arrays[name] = resize_lib.resize(np.asarray(arrays[name]), old, new)
+      changed[name] = (
+        f"resized {resize_lib.describe(old)} -> {resize_lib.describe(new)}"
+      )
+  return changed
+
+
+def _inflate(arrays, target, kind):
+  """Replaces what fits once repeated over time; says what was done."""
+  if kind not in inflate_lib.KINDS:
+    raise errors.unknown("init.inflate", kind, inflate_lib.KINDS)
+  changed = {}
+  for name, array in arrays.items():
+    count = inflate_lib.copies(name, array.shape, target[name].shape)
+    if count:
+      arrays[name] = inflate_lib.inflate(name, np.asarray(array), count, kind)
+      changed[name] = f"inflated {count}-fold over time ({kind})"
+  if not changed:
+    raise errors.UserError(
+      f"init.inflate={kind!r}, but no kernel of patches and no table of "
+      "positions is longer in the model than in the checkpoint."
+    )
+  return changed
+
+
+def _check(target, arrays, missing, extra):
   shapes = [
-    f"{n}: {_describe(target[n])} in the model, {_describe(source[s])} in "
-    "the checkpoint"
-    for n, s in loaded.items()
-    if tuple(target[n].shape) != tuple(source[s].shape)
-    or not _castable(source[s].dtype, target[n].dtype)
+    f"{n}: {_describe(target[n])} in the model, {_describe(array)} in the "
+    f"checkpoint{_hint(n, array, target[n])}"
+    for n, array in arrays.items()
+    if tuple(target[n].shape) != tuple(array.shape)
+    or not _castable(array.dtype, target[n].dtype)
   ]
   lines = []
   for title, rows in (
@@ -175,6 +228,14 @@ def _check(target, source, missing, extra, loaded):
       "The checkpoint does not fit the model. Say what is meant with "
       "init.rename, init.new and init.dropped:\n" + "\n".join(lines)
     )
+
+
+def _hint(name, array, like):
+  if not resize_lib.is_table(name) or resize_lib.is_text(name):
+    return ""
+  resizable = array.ndim == 2 and array.shape[1:] == like.shape[1:]
+  other = resizable and array.shape[0] != like.shape[0]
+  return " (resize it: init.resize)" if other else ""
 
 
 def _castable(a, b):

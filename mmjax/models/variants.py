@@ -25,6 +25,11 @@ SIZES = {
   "B": Size(768, 12, 12, 3072),
   "L": Size(1024, 24, 16, 4096),
   "H": Size(1280, 32, 16, 5120),
+  # Zhai et al. 2022 (arXiv:2106.04560), table 2.
+  "g": Size(1408, 40, 16, 6144),
+  "G": Size(1664, 48, 16, 8192),
+  # Alabdulmohsin et al. 2023 (arXiv:2305.13035), section 4: SoViT-400m.
+  "So400m": Size(1152, 27, 16, 4304),
 }
 
 

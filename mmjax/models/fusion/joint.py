@@ -6,13 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mmjax.core import axes, errors
+from mmjax.core import errors
 from mmjax.core import precision as precision_lib
 from mmjax.core.sequence import Sequence
 from mmjax.models import variants
-from mmjax.models.fusion.restore import Restore
+from mmjax.models.fusion.inputs import fusion_inputs
 from mmjax.models.layers.options import VIT, StackOptions, stack_options
-from mmjax.models.layers.projection import Projection
 from mmjax.models.layers.transformer import Stack
 
 
@@ -21,66 +20,58 @@ class JointEncoder(nn.Module):
 
   Source: the single-stream encoders of VisualBERT (Li et al. 2019) and FLAVA
   (Singh et al. 2022, 3.1). Tokens that an encoder dropped come back here as
-  learned tokens at their positions, as in MAE's decoder.
+  learned tokens at their positions, as in MAE's decoder. With `multiway`, each
+  modality has a feed-forward of its own in all but the top `fused_layers`
+  layers (BEiT-3, Wang et al. 2022, arXiv:2208.10442, 2.1); attention and norms
+  are shared.
   """
 
   size: variants.Size
   options: StackOptions = StackOptions()
+  multiway: bool = False
+  fused_layers: int = 0  # Of `multiway`.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
   def __call__(
     self, sequences: Mapping[str, Sequence], *, train: bool
   ) -> dict[str, Sequence]:
-    if not sequences:
-      raise errors.UserError("A fusion needs at least one modality.")
-    names = sorted(sequences)  # The order of the call must not matter.
-    inputs = {}
-    for name in names:
-      sequence = sequences[name]
-      if sequence.x.shape[-1] != self.size.embed_dim:
-        x = Projection(
-          (self.size.embed_dim,),
-          (axes.EMBED, axes.MLP),
-          precision=self.precision,
-          name=f"input_{name}",
-        )(sequence.x)
-        sequence = sequence.replace(x=x)
-      if sequence.positions is not None:
-        sequence = Restore(name=f"restore_{name}")(sequence)
-      modality = self.param(
-        f"modality_{name}",
-        nn.with_logical_partitioning(
-          nn.initializers.normal(0.02), (axes.EMBED,)
-        ),
-        (self.size.embed_dim,),
-        jnp.float32,
-      )
-      x = sequence.x + jnp.expand_dims(modality, (0, 1)).astype(
-        sequence.x.dtype
-      )
-      inputs[name] = sequence.replace(x=x)
-    x = jnp.concatenate([inputs[n].x for n in names], axis=1)  # b (n1 n2 ..) d
-    mask = jnp.concatenate([inputs[n].mask for n in names], axis=1)
-    x = Stack(
+    inputs = fusion_inputs(self, sequences, self.size.embed_dim, self.precision)
+    lengths = tuple((name, s.x.shape[1]) for name, s in inputs.items())
+    stack = Stack(
       self.size.num_layers,
       self.size.num_heads,
       self.size.mlp_dim,
       self.options,
+      experts=lengths if self.multiway else (),
+      fused_layers=self.fused_layers,
       precision=self.precision,
       name="stack",
-    )(x, mask=mask[:, None, :], train=train)
-    outputs, start = {}, 0
-    for name in names:
-      stop = start + inputs[name].x.shape[1]
-      outputs[name] = inputs[name].replace(x=x[:, start:stop])
-      start = stop
-    return outputs
+    )
+    return mix(stack, inputs, train=train)
+
+
+def mix(
+  stack: Stack, sequences: Mapping[str, Sequence], *, train: bool
+) -> dict[str, Sequence]:
+  """Runs a stack over the tokens of all sequences, one after the other."""
+  parts = sequences.values()
+  x = jnp.concatenate([s.x for s in parts], axis=1)  # b (n1 n2 ..) d
+  mask = jnp.concatenate([s.mask for s in parts], axis=1)
+  x = stack(x, mask=mask[:, None, :], train=train)
+  outputs, start = {}, 0
+  for name, sequence in sequences.items():
+    stop = start + sequence.x.shape[1]
+    outputs[name] = sequence.replace(x=x[:, start:stop])
+    start = stop
+  return outputs
 
 
 def joint(
   *,
   size: str | Mapping[str, Any] = "B",
+  multiway: bool = False,
+  fused_layers: int = 0,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> JointEncoder:
@@ -88,7 +79,25 @@ def joint(
 
   Args:
     size: see `variants.resolve`.
+    multiway: each modality has feed-forwards of its own.
+    fused_layers: so many layers at the top share one after all; BEiT-3 has 3.
     stack: see `StackOptions`.
     precision: see `core.precision`.
+
+  Raises:
+    UserError: more fused layers than layers, or some without `multiway`.
   """
-  return JointEncoder(variants.resolve(size), stack_options(stack), precision)
+  size = variants.resolve(size)
+  if not 0 <= fused_layers <= size.num_layers:
+    raise errors.UserError(
+      f"fused_layers={fused_layers}, expected 0 to num_layers="
+      f"{size.num_layers}."
+    )
+  if fused_layers and not multiway:
+    raise errors.UserError(
+      f"fused_layers={fused_layers} without multiway: all layers share their "
+      "feed-forward anyway. Set multiway=True or fused_layers=0."
+    )
+  return JointEncoder(
+    size, stack_options(stack), multiway, fused_layers, precision
+  )

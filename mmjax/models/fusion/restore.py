@@ -35,8 +35,10 @@ class Restore(nn.Module):
     # tokens[order[i]] has position i: the inverse of the concatenation.
     order = jnp.argsort(jnp.concatenate([visible, hidden], axis=1), axis=1)
     content = jnp.take_along_axis(tokens, order[:, :, None], axis=1)
+    # In an example that lacks the modality, what is filled in is absent too.
+    counts = jnp.any(sequence.content_mask, axis=1, keepdims=True)  # b 1
     known = jnp.concatenate(
-      [sequence.content_mask, jnp.ones(hidden.shape, bool)], axis=1
+      [sequence.content_mask, jnp.broadcast_to(counts, hidden.shape)], axis=1
     )
     mask = jnp.take_along_axis(known, order, axis=1)
     prefix = sequence.num_prefix

@@ -37,7 +37,8 @@ class Block(nn.Module):
   """The transformer block: x + Attn(norm(x)), then x + MLP(norm(x)).
 
   With a context, between the two: x + CrossAttn(norm(x), context), queries
-  from x, keys and values from the context (Vaswani et al. 2017, 3.1). With
+  from x, keys and values from the context (Vaswani et al. 2017, 3.1). A token
+  that may look at nothing of the context goes on as if there were none. With
   `experts`, each stretch of the sequence has a feed-forward of its own
   (BEiT-3, Wang et al. 2022, arXiv:2208.10442, 2.1). `options` has the variants.
   """
@@ -48,6 +49,11 @@ class Block(nn.Module):
   drop_path_rate: float = 0.0  # Of this block.
   # Name and length of each stretch; empty = one feed-forward for all.
   experts: tuple[tuple[str, int], ...] = ()
+  self_attention: bool = True
+  feed_forward: bool = True
+  # The context passes a norm first: for one that comes from a pre-norm
+  # stream, not from the end of a stack.
+  context_norm: bool = False
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -60,29 +66,36 @@ class Block(nn.Module):
     context: Float[Array, "b m e"] | None = None,
     context_mask: Bool[Array, "b q m"] | None = None,
   ) -> Float[Array, "b n d"]:
-    attention = self._attention("attention")
-    x = self._residual(
-      "attention", x, lambda y: attention(y, mask=mask, angles=angles), train
-    )
-    if context is not None:
-      cross = self._attention("cross_attention")
+    if self.self_attention:
+      attention = self._attention("attention")
       x = self._residual(
-        "cross_attention",
-        x,
-        lambda y: cross(y, context, mask=context_mask),
-        train,
+        "attention", x, lambda y: attention(y, mask=mask, angles=angles), train
       )
-    x = self._residual("mlp", x, lambda y: self._feed_forward(y, train), train)
+    if context is not None:
+      x = self._cross(x, context, context_mask, train)
+    if self.feed_forward:
+      x = self._residual(
+        "mlp", x, lambda y: self._feed_forward(y, train), train
+      )
     return nn.with_logical_constraint(
       x, (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_EMBED)
     )
 
+  def _cross(self, x, context, mask, train):
+    if self.context_norm:
+      context = self._norm("context_norm")(context)
+    attention = self._attention("cross_attention")
+    attended = self._residual(
+      "cross_attention", x, lambda y: attention(y, context, mask=mask), train
+    )
+    # Attention to nothing is not nothing: its output has a bias.
+    sees = jnp.any(mask, axis=-1)[:, :, None]  # b q 1
+    return jnp.where(sees, attended, x)
+
   def _residual(self, name, x, branch, train):
     """Adds a branch to the stream, with norm, scale and what is dropped."""
     options = self.options
-    norm = norm_lib.norm(
-      options.norm, self.precision, f"{name}_norm", options.norm_epsilon
-    )
+    norm = self._norm(f"{name}_norm")
     pre = options.norm_position == "pre"
     y = branch(norm(x) if pre else x)
     if options.layer_scale:
@@ -98,6 +111,11 @@ class Block(nn.Module):
     y = nn.Dropout(options.dropout_rate)(y, deterministic=not train)
     x = x + DropPath(self.drop_path_rate)(y, train=train)
     return x if pre else norm(x)
+
+  def _norm(self, name):
+    return norm_lib.norm(
+      self.options.norm, self.precision, name, self.options.norm_epsilon
+    )
 
   def _attention(self, name):
     return Attention(
@@ -129,6 +147,18 @@ class Block(nn.Module):
       self.precision,
       name=name,
     )
+
+
+def block_class(options: StackOptions) -> type[Block]:
+  """`Block`, or `Block` that the backward pass computes again."""
+  if options.remat == "none":
+    return Block
+  return nn.remat(
+    Block,
+    policy=REMAT_POLICIES[options.remat],
+    static_argnums=(3,),
+    prevent_cse=not options.scan,
+  )
 
 
 class Stack(nn.Module):
@@ -171,7 +201,7 @@ class Stack(nn.Module):
     if self.options.scan:
       x = self._scanned(x, inputs)
     else:
-      block = self._block_class()
+      block = block_class(self.options)
       last = max(self.num_layers - 1, 1)
       for i in range(self.num_layers):
         rate = self.options.drop_path_rate * i / last
@@ -190,7 +220,9 @@ class Stack(nn.Module):
         "Scanned layers are all alike: with experts in some layers only, set "
         "scan=False."
       )
-    block = self._block_class()(**self._block_fields(0, 0.0), name="layers")
+    block = block_class(self.options)(
+      **self._block_fields(0, 0.0), name="layers"
+    )
 
     def body(module, carry, _):
       return module(carry, *inputs), None
@@ -203,16 +235,6 @@ class Stack(nn.Module):
       metadata_params={nn.PARTITION_NAME: axes.LAYERS},
     )
     return scan(block, x, None)[0]
-
-  def _block_class(self):
-    if self.options.remat == "none":
-      return Block
-    return nn.remat(
-      Block,
-      policy=REMAT_POLICIES[self.options.remat],
-      static_argnums=(3,),
-      prevent_cse=not self.options.scan,
-    )
 
   def _block_fields(self, index, drop_path_rate):
     fused = index >= self.num_layers - self.fused_layers

@@ -120,10 +120,6 @@ GOLDEN = {
 }
 
 
-def test_every_size_has_a_golden_number_of_parameters():
-  assert set(GOLDEN) == set(SIZES)
-
-
 @pytest.mark.parametrize("size", GOLDEN)
 def test_number_of_parameters_of_each_size(size):
   encoder = text(vocab_size=30_522, max_tokens=512, size=size)

@@ -5,6 +5,7 @@ import pytest
 from flax import linen as nn
 
 from mmjax.core import axes, errors, precision, trees
+from mmjax.models.encoders import ENCODERS
 from mmjax.models.encoders.vit import (
   HIDDEN,
   PatchStem,
@@ -14,6 +15,7 @@ from mmjax.models.encoders.vit import (
   vit,
 )
 from mmjax.models.layers.options import StackOptions
+from mmjax.models.layers.positions import KINDS as POSITIONS
 from mmjax.models.variants import SIZES
 
 SIZE = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
@@ -288,46 +290,132 @@ def test_a_size_of_a_wrong_name_is_refused():
     vit(image_size=32, patch_size=16, size="XXL")
 
 
-# ViT and DeiT at 224 pixels with a head of 1000 classes, as timm counts them:
-# 5.7, 22.1, 86.6, 304.3 and 632.0 million.
+# At 224 pixels with a head of 1000 classes, as timm counts them: 5.7, 22.1,
+# 86.6, 304.3, 632.0, 1012.6 and 1844.4 million.
 PUBLISHED = {
   ("Ti", 16): 5_717_416,
   ("S", 16): 22_050_664,
   ("B", 16): 86_567_656,
   ("L", 16): 304_326_632,
   ("H", 14): 632_045_800,
+  ("g", 14): 1_012_611_432,
+  ("G", 14): 1_844_440_680,
 }
+# SigLIP's, without CLS and head, with attention pooling: 427.7 million.
+SO400M = 427_680_704
+SCAN = dict(scan=True)
 
 
 def test_every_size_has_a_published_number_of_parameters():
-  assert {size for size, _ in PUBLISHED} == set(SIZES)
+  assert {size for size, _ in PUBLISHED} | {"So400m"} == set(SIZES)
 
 
-@pytest.mark.parametrize("hidden", HIDDEN)
-@pytest.mark.parametrize(("size", "patch_size"), PUBLISHED)
-def test_number_of_parameters_of_each_size(size, patch_size, hidden):
+def _count(size, patch_size, **options):
+  # Layers stacked: traced once.
   encoder = vit(
-    image_size=224,
-    patch_size=patch_size,
-    size=size,
-    pool="cls",
-    hidden=hidden,
+    image_size=224, patch_size=patch_size, size=size, stack=SCAN, **options
   )
+
+  def run(encoder, image):
+    return encoder.pool(encoder(image, train=False))
+
   image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.uint8)
-  got = trees.num_params(
-    jax.eval_shape(lambda image: encoder.init(KEY, image, train=False), image)
+  return trees.num_params(
+    jax.eval_shape(lambda image: encoder.init(KEY, image, method=run), image)
   )
+
+
+@pytest.mark.parametrize(("size", "patch_size"), PUBLISHED)
+def test_number_of_parameters_of_each_size(size, patch_size):
   d, layers = SIZES[size].embed_dim, SIZES[size].num_layers
+  m = SIZES[size].mlp_dim
   num_patches = (224 // patch_size) ** 2
   assert PUBLISHED[size, patch_size] == (
-    layers * (12 * d**2 + 13 * d)  # Blocks with mlp_dim = 4 d.
+    layers * (4 * d**2 + 2 * d * m + m + 9 * d)  # Blocks.
     + 2 * d  # Norm.
     + (3 * patch_size**2 + 1) * d  # Patches.
     + (num_patches + 1) * d  # Positions, one of them of CLS.
     + d  # CLS.
     + 1000 * (d + 1)  # Head.
   )
-  # Ours is without head, and CLS has no position; what stands in for hidden
-  # patches is one more token, where they are not dropped.
+  # Ours is without head, and CLS has no position.
   ours = PUBLISHED[size, patch_size] - 1000 * (d + 1) - d
-  assert got == ours + (d if hidden == "replace" else 0)
+  assert _count(size, patch_size, pool="cls", hidden="drop") == ours
+
+
+def test_what_stands_in_for_hidden_patches_is_one_more_token():
+  pooled = dict(pool="cls", hidden="replace")
+  ours = PUBLISHED["Ti", 16] - 1000 * 193 - 192
+  assert _count("Ti", 16, **pooled) == ours + 192
+
+
+def test_number_of_parameters_of_so400m():
+  assert _count("So400m", 14, pool="map", hidden="drop") == SO400M
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean", "map"])
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("name", ["vit", "hybrid"])
+def test_every_encoder_pooling_and_kind_of_positions_go_together(
+  name, pool, positions
+):
+  own = dict(stages=(1,), width_factor=0.5) if name == "hybrid" else {}
+  size = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
+  encoder = ENCODERS[name](
+    image_size=8,
+    patch_size=4,
+    size=size,
+    positions=positions,
+    pool=pool,
+    registers=3,
+    **own,
+  )
+  image = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.uint8)
+  num_prefix = 3 + (pool == "cls")
+
+  def run(encoder, image):
+    sequence = encoder(image, train=False)
+    assert (sequence.num_prefix, sequence.num_content) == (num_prefix, 4)
+    return sequence.x, encoder.pool(sequence)
+
+  (x, pooled), variables = jax.eval_shape(
+    lambda image: encoder.init_with_output(KEY, image, method=run), image
+  )
+  params = trees.flatten(nn.meta.unbox(variables["params"]))
+  assert x.shape == (2, num_prefix + 4, 16)
+  assert pooled.shape == (2, 16)
+  assert ("stem/positions/table" in params) == (positions == "learned")
+  assert ("cls" in params) == (pool == "cls")
+  assert ("pooling/query" in params) == (pool == "map")
+
+
+@pytest.mark.parametrize("positions", ["rotary", "none"])
+def test_only_positions_tell_where_a_patch_is(image, positions, randomized):
+  """Without, patches in another order are the same patches."""
+  encoder = vit(
+    image_size=6, patch_size=2, size=SIZE, positions=positions, registers=1
+  )
+  params = randomized(encoder, image, train=False)
+  swapped = unpatchify(
+    jnp.asarray(_cut(image)[:, ::-1], jnp.float32), (ROWS, COLUMNS), PATCH
+  ).astype(jnp.uint8)
+  got, other = (
+    np.asarray(_encode(encoder, params, x).content) for x in (image, swapped)
+  )
+  away = np.abs(got[:, ::-1] - other).max()
+  # Rotations, turned by 180 degrees, look the other way.
+  assert away < 1e-4 if positions == "none" else away > 1e-2
+
+
+def test_pictures_of_another_grid_than_the_learned_one_are_refused(image):
+  encoder = vit(image_size=8, patch_size=2, size=SIZE)
+  with pytest.raises(errors.UserError, match="3x3 patches.*positions of 4x4"):
+    jax.eval_shape(lambda: encoder.init(KEY, image, train=False))
+  free = vit(image_size=8, patch_size=2, size=SIZE, positions="sincos")
+  jax.eval_shape(lambda: free.init(KEY, image, train=False))
+
+
+def test_a_mask_of_other_patches_is_refused():
+  vit(image_size=8, patch_size=2, image_grid=(4, 4))
+  with pytest.raises(errors.UserError, match="of 2x2; the encoder's is 4x4"):
+    vit(image_size=8, patch_size=2, image_grid=(2, 2))

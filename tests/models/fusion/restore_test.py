@@ -81,3 +81,13 @@ def test_the_gradient_reaches_every_token_once(randomized):
   np.testing.assert_array_equal(
     grads["positions"]["table"], np.outer([0, 1, 1, 1, 1], np.ones(D))
   )
+
+
+def test_what_is_filled_in_counts_where_anything_does(randomized):
+  sequence = _sequence(1)
+  params = randomized(Restore(), sequence)
+  absent = sequence.replace(mask=sequence.mask.at[0].set(False))
+  got = Restore().apply({"params": params}, absent)
+  np.testing.assert_array_equal(got.mask[0], False)
+  # Of the other example, only the token of position 4 does not count.
+  np.testing.assert_array_equal(got.mask[1], [True] * 5 + [False])

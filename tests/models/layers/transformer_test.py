@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mmjax.core import axes, precision, trees
+from mmjax.core import axes, errors, precision, trees
 from mmjax.models.layers.options import REMAT_POLICIES
 from mmjax.models.layers.transformer import Block, DropPath, Stack
 
@@ -88,6 +88,96 @@ def test_stack_is_its_blocks_and_a_norm(inputs, unrolled, by_hand):
     np.testing.assert_allclose(
       got[i], by_hand.stack(params, x[i], mask[i]), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.fixture(scope="module")
+def context():
+  """Seven tokens of another width; the second example sees none of them."""
+  rng = np.random.default_rng(2)
+  y = jnp.asarray(rng.normal(size=(B, 7, 10)), jnp.float32)
+  return y, jnp.ones((B, 1, 7), bool).at[0, 0, 4:].set(False).at[1].set(False)
+
+
+@pytest.mark.parametrize("context_norm", [False, True])
+def test_cross_attention_comes_between_attention_and_mlp(
+  inputs, context, randomized, by_hand, context_norm
+):
+  x, mask = inputs
+  y, y_mask = context
+  module = Block(num_heads=2, mlp_dim=MLP, context_norm=context_norm)
+  args = (x, mask, False, None, y, y_mask)
+  params = randomized(module, *args)
+  assert ("context_norm" in params) == context_norm
+  got = module.apply({"params": params}, *args)
+  for i in range(B):
+    seen = np.broadcast_to(mask[i], (N, N))
+    z = by_hand.layer_norm(params["attention_norm"], x[i])
+    expected = x[i] + by_hand.attention(params["attention"], z, z, seen)
+    if i == 0:  # To the other, it is as if there were no context.
+      rows = np.asarray(y[i, :4])
+      if context_norm:
+        rows = by_hand.layer_norm(params["context_norm"], rows)
+      expected = expected + by_hand.attention(
+        params["cross_attention"],
+        by_hand.layer_norm(params["cross_attention_norm"], expected),
+        rows,
+        np.ones((N, 4), bool),
+      )
+    z = by_hand.layer_norm(params["mlp_norm"], expected)
+    expected = expected + by_hand.mlp(params["mlp"], z)
+    np.testing.assert_allclose(got[i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_may_lack_attention_or_feed_forward(inputs, context):
+  x, mask = inputs
+
+  def names(**fields):
+    module = Block(num_heads=2, mlp_dim=MLP, **fields)
+    args = (x, mask, False, None, *context)
+    return set(jax.eval_shape(lambda: module.init(KEY, *args))["params"])
+
+  attention = {"attention", "attention_norm"}
+  cross = {"cross_attention", "cross_attention_norm"}
+  mlp = {"mlp", "mlp_norm"}
+  assert names() == attention | cross | mlp
+  assert names(self_attention=False) == cross | mlp
+  assert names(feed_forward=False) == attention | cross
+  assert names(self_attention=False, feed_forward=False) == cross
+
+
+def test_each_expert_has_its_stretch_of_the_sequence(
+  inputs, randomized, by_hand
+):
+  x, mask = inputs
+  # Not in the order of their names: stretches follow one another as given.
+  module = Block(num_heads=2, mlp_dim=MLP, experts=(("text", 2), ("image", 3)))
+  params = randomized(module, x, mask, False)
+  got = module.apply({"params": params}, x, mask, False)
+  for i in range(B):
+    for name, part in (("text", slice(0, 2)), ("image", slice(2, 5))):
+      one = params | {"mlp": params[f"mlp_{name}"]}
+      expected = by_hand.block(one, x[i], np.broadcast_to(mask[i], (N, N)))
+      np.testing.assert_allclose(
+        got[i, part], expected[part], rtol=1e-4, atol=1e-5
+      )
+
+
+def test_scanned_layers_take_experts_and_a_context(inputs, context, randomized):
+  x, mask = inputs
+  y, y_mask = context
+  given = dict(mask=mask, train=False, context=y, context_mask=y_mask)
+  module = Stack(2, 2, MLP, experts=(("text", 2), ("image", 3)))
+  params = randomized(module, x, **given)
+  expected = module.apply({"params": params}, x, **given)
+  got = _with(module, scan=True).apply({"params": _stacked(params)}, x, **given)
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scanned_layers_cannot_have_experts_in_some_only(inputs):
+  x, mask = inputs
+  module = Stack(2, 2, MLP, experts=(("text", N),), fused_layers=1)
+  with pytest.raises(errors.UserError, match="set scan=False"):
+    _with(module, scan=True).init(KEY, x, mask=mask, train=False)
 
 
 def test_scanned_layers_compute_what_unrolled_ones_do(inputs, unrolled):
