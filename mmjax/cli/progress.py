@@ -80,6 +80,8 @@ class Progress(training.Listener):
       numbers.append(f"{row['examples_per_sec']:.0f} examples/s")
     if row.get("input_wait_fraction", 0.0) > 0.1:
       numbers.append(f"waits for data {row['input_wait_fraction']:.0%}")
+    if row.get("bad_examples"):
+      numbers.append(f"bad examples {row['bad_examples']:,}")
     text = "  ".join(numbers)
     self._bar.update(self._task, numbers=text)
     if not self._live:

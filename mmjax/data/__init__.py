@@ -12,6 +12,7 @@
   order.py       which example comes when
   loader.py      `Pipeline` -> batches, a function of (seed, step)
   prefetch.py    batches to the device, ahead of the training loop
+  broken.py      examples that cannot be used, and when they are too many
   check.py       what is in a data set, and what is broken
 
 No jax here and no model: a batch leaves as numpy. TFDS, Grain, Pillow's

@@ -1,6 +1,7 @@
 """What is in a data set, and what is broken: reads and decodes all of it."""
 
 import contextlib
+import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from mmjax.core import errors
-from mmjax.data import sources
+from mmjax.data import broken, sources
 from mmjax.data.tokenizer import TextTokenizer
-from mmjax.data.transforms import image
+from mmjax.data.transforms import audio, image, video
 
 NUM_SAMPLES = 3
-NUM_PROBED = 10  # Examples that decide whether a field holds pictures.
+NUM_PROBED = 10  # Examples that decide what a field's bytes encode.
+WIDTH, INDENT = 80, " " * 10  # Of the lists of broken examples.
 SHOWN = 80  # Characters of a text that a sample shows.
 LENGTHS = (4, 8, 16, 32, 64, 128, 256, 512)  # Edges of the histogram, tokens.
+PICTURE, CLIP, RECORDING = "picture", "clip", "recording"
 AUDIO_OR_VIDEO = {
   b"OggS": "ogg",
   b"fLaC": "flac",
@@ -73,7 +76,7 @@ def check(
   for name in [split] if split else splits:
     opened = _open(source, name, path)
     count = len(opened) if limit is None else min(len(opened), limit)
-    survey.find_pictures(opened, min(count, NUM_PROBED))
+    survey.find_media(opened, min(count, NUM_PROBED))
     for index in range(count):
       survey.add(f"{name}[{index}]", opened, index)
     checked[name] = count
@@ -118,23 +121,23 @@ class _Survey:
     self.samples: list[dict[str, str]] = []
     self.lengths: dict[str, list[int]] = {}
     self.broken: dict[str, list[str]] = {}
-    self._pictures: set[str] = set()
+    self._media: dict[str, str] = {}  # Field -> what its bytes encode.
     self._tokenizer = tokenizer
     self._kinds: dict[str, set[str]] = {}
     self._sizes: dict[str, list[tuple[int | float, ...]]] = {}
 
-  def find_pictures(self, opened: sources.Source, count: int) -> None:
-    """Finds the fields that hold pictures, by the first examples."""
+  def find_media(self, opened: sources.Source, count: int) -> None:
+    """Finds what the bytes of each field encode, by the first examples."""
     for index in range(count):
       try:
         example = opened[index]
       except Exception:  # `add` reports it.
         continue
       for name, value in example.items():
-        if isinstance(value, bytes) and name not in self._pictures:
-          with contextlib.suppress(ValueError):
-            image.decode(value)
-            self._pictures.add(name)
+        # A clip may be so short that it looks like a picture.
+        if isinstance(value, bytes) and self._media.get(name) != CLIP:
+          if found := _medium(value):
+            self._media[name] = found
 
   def add(self, where: str, opened: sources.Source, index: int) -> None:
     """Looks at one example; `where` names it in reports."""
@@ -157,6 +160,7 @@ class _Survey:
       self.samples.append(shown)
 
   def _blame(self, reason: str, where: str) -> None:
+    reason = broken.without_address(reason)
     self.broken.setdefault(reason, []).append(where)
 
   def _look(self, name: str, value: Any) -> tuple[str, tuple, str]:
@@ -167,20 +171,39 @@ class _Survey:
       text = value if len(value) <= SHOWN else value[: SHOWN - 3] + "..."
       return "text, characters", (len(value),), text
     if isinstance(value, bytes):
-      if name not in self._pictures:
-        kind = f"encoded bytes ({_format(value)}, not decoded), bytes"
-        return kind, (len(value),), f"<{len(value)} bytes, {_format(value)}>"
-      pixels = image.decode(value)
-      height, width = pixels.shape[:2]
-      mean = ", ".join(f"{c:.0f}" for c in pixels.mean(axis=(0, 1)))
-      text = f"<{width}x{height} picture, mean RGB {mean}>"
-      return "picture, width x height", (width, height), text
+      return self._look_inside(self._media.get(name), value)
+    if value is None:
+      raise ValueError("holds nothing (None)")
     array = np.asarray(value)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+      raise ValueError("holds NaN or infinite numbers")
     if array.ndim == 0 and array.dtype.kind in "biuf":
       return f"number, {array.dtype}", (array.item(),), str(value)
     shape = "x".join(map(str, array.shape))
     text = f"<{array.dtype} array, {shape}>"
     return f"{array.dtype} array, shape", array.shape, text
+
+  def _look_inside(
+    self, medium: str | None, value: bytes
+  ) -> tuple[str, tuple, str]:
+    if medium == RECORDING:
+      samples, rate = audio.decode(value)
+      seconds = round(len(samples) / rate, 2)
+      peak = np.abs(samples).max()
+      text = f"<{seconds:.1f} s at {rate} Hz, peak {peak:.2f}>"
+      return f"recording, {rate} Hz, seconds", (seconds,), text
+    if medium == CLIP:
+      frames = video.decode(value)
+      count, height, width = frames.shape[:3]
+      text = f"<{count} frames of {width}x{height}, {_mean(frames)}>"
+      return "clip, frames x width x height", (count, width, height), text
+    if medium == PICTURE:
+      pixels = image.decode(value)
+      height, width = pixels.shape[:2]
+      text = f"<{width}x{height} picture, {_mean(pixels)}>"
+      return "picture, width x height", (width, height), text
+    kind = f"encoded bytes ({_format(value)}, not decoded), bytes"
+    return kind, (len(value),), f"<{len(value)} bytes, {_format(value)}>"
 
   def describe(self) -> dict[str, str]:
     """Says of each field what it holds and from which size to which."""
@@ -193,6 +216,22 @@ class _Survey:
       note = f" ({empty:,} empty)" if empty else ""
       out[name] = f"{' or '.join(sorted(kinds))} {range_text}{note}"
     return out
+
+
+def _medium(value: bytes) -> str:
+  """What bytes encode: what a decoder takes them for; "" if none does."""
+  # Recordings first: films are tried by PyAV, which opens some of them too.
+  with contextlib.suppress(ValueError):
+    audio.decode(value)
+    return RECORDING
+  with contextlib.suppress(ValueError):
+    return CLIP if len(video.decode(value)) > 1 else PICTURE
+  return ""
+
+
+def _mean(pixels: np.ndarray) -> str:
+  colour = pixels.reshape(-1, 3).mean(axis=0)
+  return "mean RGB " + ", ".join(f"{c:.0f}" for c in colour)
 
 
 def _join(size: tuple[int | float, ...]) -> str:
@@ -246,9 +285,14 @@ def _lines(result: CheckResult) -> Iterator[str]:
     return
   yield (
     f"Broken: {result.num_broken:,} of {result.num_checked:,} examples. By "
-    "reason, with the first of them:"
+    "reason:"
   )
   for reason, found in result.broken.items():
-    more = ", ..." if len(found) > 5 else ""
-    first = ", ".join(found[:5])
-    yield f"  {len(found):6,}  {reason}  [{first}{more}]"
+    yield f"  {len(found):6,}  {reason}"
+    yield textwrap.fill(
+      ", ".join(found),
+      WIDTH,
+      initial_indent=INDENT,
+      subsequent_indent=INDENT,
+      break_long_words=False,
+    )

@@ -15,11 +15,24 @@ import numpy as np
 
 from mmjax.core import errors
 from mmjax.core.batch import FieldSpec
+from mmjax.data import broken
 from mmjax.data.sources import Source
 from mmjax.data.tokenizer import TextTokenizer
 from mmjax.data.transforms import Transform
 
 MIB = 2**20
+# Fields of a source that may say what it calls an example; the first counts.
+KEYS = ("key", "__key__", "id", "tfds_id", "path", "file_name")
+# What only a fault of a program raises; damaged data raise nearly anything.
+PROGRAM_FAULTS = (
+  TypeError,
+  AttributeError,
+  NameError,
+  ImportError,
+  AssertionError,
+  NotImplementedError,
+  MemoryError,
+)
 
 
 class Pipeline:
@@ -35,6 +48,7 @@ class Pipeline:
     tokenizer: TextTokenizer | None = None,
     class_names: tuple[str, ...] = (),
     cache_mib: int = 256,
+    max_bad_fraction: float = 0.01,
   ):
     self.source = source
     self.transforms = tuple(transforms)
@@ -45,9 +59,12 @@ class Pipeline:
     self.specs: dict[str, FieldSpec] = {}
     for transform in self.transforms:
       self.specs.update(transform.specs())
+    self.bad = broken.BadExamples(name, split, len(source), max_bad_fraction)
     self._cache = _Cache(cache_mib * MIB)
     self._streams = tuple(
-      zlib.crc32(type(transform).__qualname__.encode())
+      zlib.crc32(
+        getattr(transform, "stream", type(transform).__qualname__).encode()
+      )
       for transform in self.transforms
     )
     self._local = threading.local()
@@ -65,18 +82,24 @@ class Pipeline:
     both cases.
 
     Raises:
-      UserError: the example is broken; names source, split, index and reason.
+      BadExample: this example cannot be used; says why.
+      UserError: none can, since the config is wrong.
     """
     try:
       example = self._prepared(index)
       for transform, stream in zip(self.transforms, self._streams, strict=True):
         rng = self._generator(index, epoch, seed, stream)
         example = transform(example, rng, train=train)
-    except (ValueError, LookupError, OSError) as e:
+    except broken.BadExample:
+      raise
+    except errors.UserError as e:
       raise errors.UserError(
-        f"Example {index} of {self.name!r}, split {self.split!r}, cannot be "
-        f"used: {e}"
+        f"Example {index} of {self.name!r}, split {self.split!r}: {e}"
       ) from e
+    except (ValueError, OSError) as e:
+      raise self._bad(index, str(e)) from e
+    except LookupError as e:  # Its text is no more than the name or index.
+      raise self._bad(index, f"{type(e).__name__}: {e}") from e
     fields = (
       {}
       if train
@@ -87,10 +110,48 @@ class Pipeline:
     fields.update((name, example[name]) for name in self.specs)
     return fields
 
+  def try_example(
+    self, index: int, epoch: int, seed: int, train: bool
+  ) -> dict[str, Any] | None:
+    """As `example`, but None if it cannot be used; `bad` counts it.
+
+    Raises:
+      UserError: the config is wrong, or too many examples are broken.
+    """
+    self.bad.see()
+    try:
+      return self.example(index, epoch, seed, train)
+    except broken.BadExample as e:
+      self.bad.add(e)
+      return None
+
+  def _bad(self, index: int, reason: str) -> broken.BadExample:
+    try:
+      row = self.source[index]
+    except Exception:  # What cannot be read has no key.
+      row = {}
+    keys = [row[name] for name in KEYS if isinstance(row.get(name), (str, int))]
+    return broken.BadExample(
+      reason,
+      source=self.name,
+      split=self.split,
+      index=index,
+      key=str(keys[0]) if keys else "",
+    )
+
+  def _read(self, index: int) -> Mapping[str, Any]:
+    try:
+      return self.source[index]
+    except (errors.UserError, *PROGRAM_FAULTS):
+      raise
+    except Exception as e:
+      reason = f"cannot be read: {type(e).__name__}: {e}"
+      raise self._bad(index, reason) from e
+
   def _prepared(self, index: int) -> Mapping[str, Any]:
     example = self._cache.get(index)
     if example is None:
-      example = self.source[index]
+      example = self._read(index)
       for transform in self.transforms:
         if hasattr(transform, "prepare"):
           example = transform.prepare(example)

@@ -4,6 +4,10 @@ The batch of a step is a function of (seed, step): nothing else has to be saved
 to go on with the very next example, on any number of processes. Process p of P
 gets the p-th of P equal runs of rows, so that the runs in order are the batch.
 
+An example that cannot be used is skipped and counted (`Pipeline.bad`). In
+training another takes its place, again a function of (seed, epoch, index); in
+evaluation nothing does, lest one be counted twice: its row is masked.
+
 Grain reads ahead with threads, a whole batch at a time: its cost of about
 30 microseconds an element is then paid once a batch.
 """
@@ -18,6 +22,7 @@ from mmjax.data import order
 from mmjax.data.examples import Pipeline
 
 HostBatch = dict[str, np.ndarray]
+MAX_TRIES = 100  # Others that are tried in place of a broken example.
 MAX_STEPS = 2**40  # "For ever": Grain wants an end.
 
 
@@ -43,7 +48,7 @@ def train_batches(
 
   Raises:
     UserError: the batch does not divide over the processes; while iterating,
-      a broken example.
+      a wrong config, or too many broken examples.
   """
   rows = _rows(batch_size, process_index, process_count)
 
@@ -53,7 +58,7 @@ def train_batches(
     return _stack(
       pipeline,
       [
-        pipeline.example(int(index), int(epoch), seed, True)
+        _usable(pipeline, int(index), int(epoch), seed, True)
         for index, epoch in zip(indices, epochs, strict=True)
       ],
     )
@@ -73,8 +78,9 @@ def eval_batches(
 ) -> Iterator[HostBatch]:
   """Returns each example once, in order; all processes as many batches.
 
-  The last batch is filled up by repeating its last example, with
-  `example_mask` False. Texts of the source come along as object arrays.
+  The last batch is filled up by repeating its last example, and the row of a
+  broken example by another one, both with `example_mask` False. Texts of the
+  source come along as object arrays.
 
   Args:
     batch_size: examples of all processes together.
@@ -94,11 +100,16 @@ def eval_batches(
     indices = np.minimum(positions, total - 1)
     # Fillers are computed once, not once each.
     made = {
-      int(index): pipeline.example(int(index), 0, seed, False)
+      int(index): pipeline.try_example(int(index), 0, seed, False)
       for index in np.unique(indices)
     }
-    batch = _stack(pipeline, [made[int(index)] for index in indices])
-    batch["example_mask"] = positions < total
+    good = [example for example in made.values() if example is not None]
+    if not good:
+      good = [_usable(pipeline, int(indices[0]), 0, seed, False)]
+    examples = [made[int(index)] for index in indices]
+    batch = _stack(pipeline, [good[-1] if e is None else e for e in examples])
+    here = np.array([example is not None for example in examples])
+    batch["example_mask"] = (positions < total) & here
     return batch
 
   num_batches = -(-total // batch_size)  # Rounded up.
@@ -131,6 +142,25 @@ def _rows(
     )
   size = batch_size // process_count
   return np.arange(process_index * size, (process_index + 1) * size)
+
+
+def _usable(
+  pipeline: Pipeline, index: int, epoch: int, seed: int, train: bool
+) -> Mapping[str, Any]:
+  """The example, or if it is broken the first of its walk that is not."""
+  example = pipeline.try_example(index, epoch, seed, train)
+  if example is not None:
+    return example
+  others = order.walk(epoch, index, len(pipeline), seed, MAX_TRIES)
+  for other in others.tolist():
+    example = pipeline.try_example(other, epoch, seed, train)
+    if example is not None:
+      return example
+  raise errors.UserError(
+    f"Example {index} of {pipeline.name!r}, split {pipeline.split!r}, cannot "
+    f"be used, nor can the {len(others)} that were tried in its place.\n"
+    f"{pipeline.bad.describe()}"
+  )
 
 
 def _stack(pipeline: Pipeline, examples: list[Mapping[str, Any]]) -> HostBatch:

@@ -36,6 +36,23 @@ def shuffle(
   return epochs, x.astype(np.int64)
 
 
+def walk(
+  epoch: int, index: int, length: int, seed: int, count: int
+) -> Int[np.ndarray, " k"]:
+  """Returns what to try, in this order, in place of a broken example.
+
+  Up to `count` distinct other examples, a walk of its own for each (seed,
+  epoch, index).
+  """
+  key = np.array([seed], np.uint64)
+  for value in (epoch, index):
+    key = _mix(key) ^ np.uint64(value)
+  # One more, since the example itself may be among them.
+  positions = np.arange(min(count + 1, length))
+  _, others = shuffle(positions, length, int(_mix(key)[0]))
+  return others[others != index][:count]
+
+
 def _feistel(
   x: UInt64[np.ndarray, " b"], key: UInt64[np.ndarray, " b"], half: int
 ) -> UInt64[np.ndarray, " b"]:

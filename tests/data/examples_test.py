@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.core import errors
-from mmjax.data import pipeline
+from mmjax.data import broken, pipeline
 from mmjax.data.examples import Pipeline
 from mmjax.data.transforms import image
 
@@ -113,9 +113,65 @@ def test_cache_is_bounded():
 
 
 def test_a_broken_example_is_named():
-  source = Rows([{"image": b"not a picture"}])
+  source = Rows([{"image": b"not a picture", "key": "a/b.png"}])
   made = Pipeline(source, [image.ImageTransform()], name="mine", split="train")
   with pytest.raises(
-    errors.UserError, match="Example 0 of 'mine', split 'train'.*not a picture"
+    broken.BadExample,
+    match=r"Example 0 \(a/b.png\) of 'mine', split 'train'.*not a picture",
   ):
     made.example(0, 0, 0, True)
+
+
+class Raise:
+  """A transform that raises."""
+
+  def __init__(self, error):
+    self.error = error
+
+  def specs(self):
+    return {}
+
+  def __call__(self, example, rng, *, train):
+    raise self.error
+
+
+@pytest.mark.parametrize(
+  "error, reason",
+  [
+    (ValueError("no sound"), "no sound"),
+    (OSError("the disk is gone"), "the disk is gone"),
+    (KeyError("mood"), "KeyError: 'mood'"),
+  ],
+)
+def test_what_the_data_are_to_blame_for_is_a_bad_example(error, reason):
+  made = Pipeline(Rows([{}]), [Raise(error)], max_bad_fraction=1.0)
+  with pytest.raises(broken.BadExample) as e:
+    made.example(0, 0, 0, True)
+  assert e.value.reason == reason
+  assert made.try_example(0, 0, 0, True) is None
+  assert made.bad.reasons == {reason: 1}
+
+
+def test_a_missing_field_is_a_fault_of_the_config():
+  made = Pipeline(Rows([{"picture": b""}]), [image.ImageTransform()], name="m")
+  with pytest.raises(
+    errors.UserError, match="Example 0 of 'm'.*'image'.*'picture'"
+  ):
+    made.try_example(0, 0, 0, True)
+
+
+class Damaged(Rows):
+  """Reading raises."""
+
+  def __getitem__(self, index, /):
+    raise self.rows[index]
+
+
+def test_reading_may_raise_nearly_anything():
+  rows = Damaged([RuntimeError("bad chunk"), EOFError("cut"), TypeError("x")])
+  made = Pipeline(rows, [], max_bad_fraction=1.0)
+  for index, reason in enumerate(["RuntimeError: bad chunk", "EOFError: cut"]):
+    with pytest.raises(broken.BadExample, match=f"cannot be read: {reason}"):
+      made.example(index, 0, 0, True)
+  with pytest.raises(TypeError):  # A fault of the source's code.
+    made.example(2, 0, 0, True)

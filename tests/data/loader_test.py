@@ -7,7 +7,7 @@ import pytest
 
 from mmjax.core import errors
 from mmjax.core.batch import FieldSpec
-from mmjax.data import loader, pipeline
+from mmjax.data import loader, order, pipeline
 from mmjax.data.examples import Pipeline
 
 
@@ -174,21 +174,151 @@ def test_mistakes_are_told_before_the_first_batch(arguments, message):
 
 
 class Broken(Numbers):
+  """Numbers of which some cannot be read."""
+
+  def __init__(self, length, bad=(3,)):
+    super().__init__(length)
+    self.bad = bad
+
   def __getitem__(self, index, /):
-    if index == 3:
+    if index in self.bad:
       raise OSError("the disk is gone")
     return super().__getitem__(index)
 
 
+def _broken(length=10, bad=(3, 7), max_bad_fraction=0.5):
+  return Pipeline(
+    Broken(length, bad),
+    [Number()],
+    name="b",
+    split="s",
+    max_bad_fraction=max_bad_fraction,
+  )
+
+
 @pytest.mark.parametrize("num_threads", [0, 2])
-def test_a_broken_example_is_named(num_threads):
-  broken = Pipeline(Broken(5), [Number()], name="b", split="s")
-  batches = loader.eval_batches(broken, batch_size=2, num_threads=num_threads)
-  next(batches)
-  with pytest.raises(
-    errors.UserError, match="Example 3 of 'b', split 's'.*gone"
+def test_another_example_takes_the_place_of_a_broken_one(num_threads):
+  whole = _take(loader.train_batches(_pipeline(), batch_size=4, seed=1), 5)
+  source = _broken()
+  batches = _take(
+    loader.train_batches(source, batch_size=4, seed=1, num_threads=num_threads),
+    5,
+  )
+  want = []
+  for position, index in enumerate(_column(whole)):  # Of two epochs.
+    if index in (3, 7):
+      tried = order.walk(position // 10, index, 10, 1, 9).tolist()
+      index = next(other for other in tried if other not in (3, 7))
+    want.append(index)
+  assert _column(batches) == want
+  # The same numbers again: a change alters the data of every resumed run.
+  assert want == [9, 1, 5, 2, 0, 8, 0, 4, 6, 8, 1, 6, 0, 5, 9, 4, 8, 8, 4, 2]
+  assert len(source.bad) == 2
+
+
+def test_replacements_are_the_same_after_a_resume_and_on_all_processes():
+  whole = _take(loader.train_batches(_broken(), batch_size=8, seed=3), 6)
+  parts = [
+    _take(
+      loader.train_batches(
+        _broken(),
+        batch_size=8,
+        seed=3,
+        start_step=2,
+        process_index=p,
+        process_count=2,
+      ),
+      4,
+    )
+    for p in range(2)
+  ]
+  for step in range(4):
+    rows = [part[step] for part in parts]
+    for name in ("index", "noise"):
+      assert _column(rows, name) == _column([whole[step + 2]], name)
+
+
+def test_a_broken_replacement_is_replaced_too():
+  only = _broken(bad=range(9), max_bad_fraction=0.9)
+  (batch,) = _take(loader.train_batches(only, batch_size=20, seed=0), 1)
+  assert batch["index"].tolist() == [9] * 20
+
+
+@pytest.mark.parametrize("num_threads", [0, 2])
+def test_too_many_broken_examples_are_an_error_that_names_them(num_threads):
+  batches = loader.train_batches(
+    _broken(max_bad_fraction=0.1),
+    batch_size=2,
+    seed=0,
+    num_threads=num_threads,
+  )
+  with pytest.raises(errors.UserError) as e:
+    _take(batches, 10)
+  text = str(e.value)
+  assert "'b', split 's'" in text and "allows 1 of 10." in text
+  assert "2  cannot be read: OSError: the disk is gone" in text
+  assert "s[3]: " in text and "s[7]: " in text
+
+
+def test_without_any_good_example_the_search_ends():
+  none = _broken(bad=range(10), max_bad_fraction=1.0)
+  for batches in (
+    loader.train_batches(none, batch_size=2, seed=0),
+    loader.eval_batches(none, batch_size=2),
   ):
-    list(batches)
+    with pytest.raises(errors.UserError, match="nor can the 9 that were tried"):
+      next(batches)
+
+
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_evaluation_masks_broken_examples(process_count):
+  # A batch in the middle, [4, 5, 6, 7], has none that is good.
+  bad = (1, 4, 5, 6, 7, 9)
+  found = []
+  for p in range(process_count):
+    batches = list(
+      loader.eval_batches(
+        _broken(bad=bad, max_bad_fraction=0.6),
+        batch_size=4,
+        process_index=p,
+        process_count=process_count,
+      )
+    )
+    assert len(batches) == 3
+    for batch in batches:
+      real = batch["example_mask"]
+      assert len(batch["index"]) == len(real) == 4 // process_count
+      assert not set(batch["index"]) & set(bad)  # Fillers are good ones.
+      found += zip(batch["index"][real], batch["name"][real], strict=True)
+  assert sorted(found) == [(i, f"number {i}") for i in (0, 2, 3, 8)]
+
+
+def test_evaluation_counts_a_broken_example_once_in_many_passes():
+  source = _broken()
+  for _ in range(3):
+    masks = _column(loader.eval_batches(source, batch_size=4), "example_mask")
+    assert masks == [i < 10 and i not in (3, 7) for i in range(12)]
+  assert len(source.bad) == 2
+
+
+class Fault(Number):
+  def __init__(self, error):
+    self.error = error
+
+  def __call__(self, example, rng, *, train):
+    if example["n"] == 3:
+      raise self.error
+    return super().__call__(example, rng, train=train)
+
+
+@pytest.mark.parametrize(
+  "error", [TypeError("no number"), errors.UserError("no such field")]
+)
+def test_faults_of_the_program_and_the_config_are_not_skipped(error):
+  made = Pipeline(Numbers(10), [Fault(error)], max_bad_fraction=1.0)
+  with pytest.raises(type(error), match=str(error)):
+    list(loader.eval_batches(made, batch_size=10))
+  assert len(made.bad) == 0
 
 
 class Counting(Numbers):

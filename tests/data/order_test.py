@@ -55,6 +55,36 @@ def test_a_billion_examples_take_no_memory():
   assert (indices >= 0).all() and (indices < 10**9).all()
 
 
+@pytest.mark.parametrize("length", [1, 2, 5, 200])
+def test_a_walk_visits_others_once(length):
+  for index in {0, length - 1}:
+    others = order.walk(3, index, length, seed=1, count=100).tolist()
+    assert len(others) == min(100, length - 1)
+    assert set(others) <= set(range(length)) - {index}
+    assert len(set(others)) == len(others)
+
+
+def test_walks_depend_on_seed_epoch_and_index():
+  def walk(epoch, index, seed):
+    return tuple(order.walk(epoch, index, 1000, seed, 8).tolist())
+
+  assert walk(0, 1, 2) == walk(0, 1, 2)
+  walks = {walk(0, 1, 2), walk(1, 1, 2), walk(0, 2, 2), walk(0, 1, 3)}
+  assert len(walks | {walk(1, 0, 2)}) == 5
+
+
+def test_replacements_are_spread_evenly():
+  # Else an example beside many broken ones would be seen far too often.
+  first = [
+    order.walk(epoch, index, 20, 0, 1)[0]
+    for epoch in range(20)
+    for index in range(20)
+  ]
+  times = np.bincount(first, minlength=20)
+  # Chi-squared with 19 degrees of freedom: mean and 6 deviations.
+  assert ((times - 20) ** 2 / 20).sum() < 19 + 6 * np.sqrt(2 * 19)
+
+
 def test_order_is_pinned():
   # A change of these numbers changes the data order of every resumed run.
   _, indices = order.shuffle(np.arange(16), 8, seed=0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.core import errors
-from mmjax.data import pipeline
+from mmjax.data import pipeline, sources, synthetic
 
 IMAGE = dict(size=16, mask=dict(strategy="random", rate=0.5, patch_size=4))
 TEXT = dict(tokenizer="starter", max_tokens=12, mask=dict(rate=0.15))
@@ -89,6 +89,7 @@ def test_starter_classes_need_no_data(starter_path):
     (dict(source="synthetics"), "Did you mean 'synthetic'"),
     (dict(image=None, text=None, label=None), "makes no fields"),
     (dict(cache_mib=-1), "cache_mib=-1"),
+    (dict(max_bad_fraction=1.5), "max_bad_fraction=1.5"),
     (dict(extra=({"size": 3},)), "extra.0. has no 'name'"),
     (dict(extra=({"name": "no_such_module:X"},)), "no_such_module"),
   ],
@@ -153,3 +154,46 @@ def test_plug_in_transform(plug_in):
 def test_plug_in_that_breaks_its_promise_is_refused(plug_in):
   with pytest.raises(errors.UserError, match="declared as float32.*int64"):
     _build(extra=({"name": plug_in, "wrong": True},))
+
+
+@pytest.mark.parametrize("second", ["group", "itself"])
+def test_a_second_look_is_of_the_partner_or_of_itself(second):
+  made = _build(image=dict(size=16, second=second), text=None)
+  assert str(made.specs["image_second"]) == "uint8[b, 16, 16, 3]"
+  example = made.example(0, 0, 0, train=False)
+  same = np.array_equal(example["image"], example["image_second"])
+  assert same == (second == "itself")
+  crops = made.example(0, 0, 0, train=True)
+  assert np.any(crops["image"] != crops["image_second"])
+  if second == "group":
+    others = [
+      i
+      for i in range(1, len(made))
+      if made.source[i]["group"] == example["group"]
+    ]
+    partner = made.example(others[0], 0, 0, train=False)
+    np.testing.assert_array_equal(example["image_second"], partner["image"])
+
+
+class Partly(synthetic.SyntheticSource):
+  """Drawn pictures, of which the first ones are damaged."""
+
+  def __init__(self, *, split, path=""):
+    super().__init__(split=split)
+    self.bad = int(path)
+
+  def __getitem__(self, index, /):
+    example = super().__getitem__(index)
+    return {**example, "image": b"cut"} if index < self.bad else example
+
+
+def test_broken_first_examples_do_not_hinder(monkeypatch):
+  monkeypatch.setitem(sources.SOURCES, "partly", Partly)
+  made = _build(source="partly", path="3", max_bad_fraction=0.25)
+  assert len(made.bad) == 0 and made.bad.max_fraction == 0.25
+  with pytest.raises(errors.UserError, match="Did you mean 'label_en'"):
+    _build(source="partly", path="3", text=dict(field="lable_en"), image=None)
+  with pytest.raises(errors.UserError) as e:
+    _build(source="partly", path="1024")
+  assert "None of the first 100 examples of 'partly'" in str(e.value)
+  assert "100  not a picture that Pillow reads" in str(e.value)

@@ -5,9 +5,16 @@ A transform is a frozen dataclass with
   __call__(example, rng, *, train) -> example   adds its fields
   specs() -> {field: FieldSpec}                 the fields that it adds
 
+and, if the model has to know something of it,
+
+  facts() -> {name: value}                      arguments of encoders
+
 and, if part of its work is the same each time,
 
   prepare(example) -> example                   that part; may be cached
+
+An example that it cannot use is a ValueError, LookupError or OSError: it is
+skipped and counted. A `UserError` says that the config is wrong, and stops.
 
 Each draws from a generator of its own, a function of (seed, epoch, index,
 class name): adding a transform changes nothing of the others. One of your own

@@ -51,6 +51,10 @@ def decode(
       return np.asarray(image.convert("RGB"))
   except ValueError:
     raise
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+    raise ValueError(
+      f"more than max_pixels={max_pixels}, or Pillow: {e}"
+    ) from e
   # Decoders of damaged files raise nearly anything.
   except Exception as e:
     raise ValueError(f"not a picture that Pillow reads: {e}") from e
@@ -136,6 +140,11 @@ class ImageTransform:
         f"field {self.field!r} holds {_describe(pixels)}, expected encoded "
         "bytes or uint8[h, w, 3]"
       )
+    if not pixels.size:
+      raise ValueError(
+        f"field {self.field!r} holds {_describe(pixels)}, a picture of no "
+        "pixels"
+      )
     return dict(example)
 
   def __call__(
@@ -147,11 +156,27 @@ class ImageTransform:
   ) -> dict[str, Any]:
     pixels = self.prepare(example)[self.field]
     height, width = pixels.shape[:2]
+    box = self._draw_box(rng, width, height) if train else None
+    shape = (self.size, self.size)
+    return {
+      **example,
+      "image": self.render(pixels, shape, box, rng, train=train),
+    }
+
+  def render(
+    self,
+    pixels: UInt8[np.ndarray, "h w 3"],
+    shape: tuple[int, int],
+    box: tuple[float, float, float, float] | None,
+    rng: np.random.Generator,
+    *,
+    train: bool,
+  ) -> UInt8[np.ndarray, "y x 3"]:
+    """Resizes the part `box` to `shape`; in training changes its look too."""
     if not train:
-      if (height, width) != (self.size, self.size):
-        pixels = np.asarray(resize(pixels, self.size))
-      return {**example, "image": pixels}
-    picture = resize(pixels, self.size, self._draw_box(rng, width, height))
+      same = box is None and pixels.shape[:2] == shape
+      return pixels if same else np.asarray(resize(pixels, shape, box))
+    picture = resize(pixels, shape, box)
     if self.color_jitter or self.hue_jitter:
       picture = jitter_colors(rng, picture, self.color_jitter, self.hue_jitter)
     if self.blur:
@@ -160,40 +185,58 @@ class ImageTransform:
     pixels = np.asarray(picture)
     if self.flip and rng.random() < 0.5:
       pixels = pixels[:, ::-1]
-    return {**example, "image": pixels}
+    return pixels
 
   def _draw_box(
     self, rng: np.random.Generator, width: int, height: int
   ) -> tuple[float, float, float, float]:
-    # One draw for all attempts: calls into numpy are what this costs.
-    x, y, *draws = rng.random(2 + 2 * CROP_ATTEMPTS).tolist()
-    low, high = self.crop_scale
-    log_low, log_high = map(math.log, self.crop_ratio)
-    for u, v in zip(draws[::2], draws[1::2], strict=True):
-      area = (low + u * (high - low)) * width * height
-      ratio = math.exp(log_low + v * (log_high - log_low))
-      w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
-      if w <= width and h <= height:
-        break
-    else:  # No luck: the largest part in the middle with a legal ratio.
-      ratio = min(max(width / height, self.crop_ratio[0]), self.crop_ratio[1])
-      w, h = min(width, height * ratio), min(height, width / ratio)
-      x = y = 0.5
-    left, top = x * (width - w), y * (height - h)
-    # Rounding must not push the far edges out of the picture.
-    return left, top, min(left + w, width), min(top + h, height)
+    return draw_box(rng, width, height, self.crop_scale, self.crop_ratio)
+
+
+def draw_box(
+  rng: np.random.Generator,
+  width: int,
+  height: int,
+  scale: tuple[float, float],
+  ratio: tuple[float, float],
+) -> tuple[float, float, float, float]:
+  """Draws a part of a picture: left, top, right, bottom.
+
+  `scale` bounds its share of the area, `ratio` its width by its height.
+  """
+  # One draw for all attempts: calls into numpy are what this costs.
+  x, y, *draws = rng.random(2 + 2 * CROP_ATTEMPTS).tolist()
+  low, high = scale
+  log_low, log_high = map(math.log, ratio)
+  for u, v in zip(draws[::2], draws[1::2], strict=True):
+    area = (low + u * (high - low)) * width * height
+    drawn = math.exp(log_low + v * (log_high - log_low))
+    w, h = math.sqrt(area * drawn), math.sqrt(area / drawn)
+    if w <= width and h <= height:
+      break
+  else:  # No luck: the largest part in the middle with a legal ratio.
+    drawn = min(max(width / height, ratio[0]), ratio[1])
+    w, h = min(width, height * drawn), min(height, width / drawn)
+    x = y = 0.5
+  left, top = x * (width - w), y * (height - h)
+  # Rounding must not push the far edges out of the picture.
+  return left, top, min(left + w, width), min(top + h, height)
 
 
 def resize(
   pixels: UInt8[np.ndarray, "h w 3"],
-  size: int,
+  size: int | tuple[int, int],
   box: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
-  """Scales the part `box` (left, top, right, bottom), with antialiasing."""
+  """Scales the part `box` (left, top, right, bottom), with antialiasing.
+
+  `size` is height and width, or both.
+  """
+  new = (size, size) if isinstance(size, int) else size
   height, width = pixels.shape[:2]
   # A third of the time of `Image.fromarray`.
   whole = Image.frombytes("RGB", (width, height), pixels.tobytes())
-  return whole.resize((size, size), Image.Resampling.BILINEAR, box=box)
+  return whole.resize(new[::-1], Image.Resampling.BILINEAR, box=box)
 
 
 def jitter_colors(
@@ -256,6 +299,10 @@ class MaskImage:
   def specs(self) -> dict[str, FieldSpec]:
     doc = "indices of hidden patches, row-major, ascending"
     return {"image_hidden": FieldSpec((self.count,), "int32", "k", doc)}
+
+  def facts(self) -> dict[str, Any]:
+    """What the encoder has to agree with."""
+    return {"image_grid": self.grid}
 
   def __call__(
     self,

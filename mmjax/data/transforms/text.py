@@ -94,15 +94,15 @@ def text_field(example: Mapping[str, Any], name: str) -> str:
   """Returns a text of an example.
 
   Raises:
-    UserError: no such field, or not a text.
+    UserError: no such field.
+    ValueError: it holds no text.
   """
   if name not in example:
     raise errors.unknown("text field of the source", name, example)
   value = example[name]
   if not isinstance(value, str):
-    raise errors.UserError(
-      f"Field {name!r} of the source holds a {type(value).__name__}, expected "
-      "text."
+    raise ValueError(
+      f"field {name!r} holds a {type(value).__name__}, expected text"
     )
   return value
 

@@ -76,8 +76,11 @@ def test_text_transform_names_a_missing_field(rng, tokenizer):
   )
   with pytest.raises(errors.UserError, match="'label_de'"):
     captions(EXAMPLE, rng, train=True)
-  with pytest.raises(errors.UserError, match="holds a int, expected text"):
-    text.text_field({"n": 3}, "n")
+
+
+def test_a_field_that_holds_no_text_is_a_broken_example():
+  with pytest.raises(ValueError, match="'n' holds a NoneType, expected text"):
+    text.text_field({"n": None}, "n")
 
 
 def test_mask_text_adds_static_shapes(rng, tokenizer):
