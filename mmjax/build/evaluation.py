@@ -59,6 +59,8 @@ class Evaluation:
       evaluator = self._evaluators[name]
       for metric, value in evaluator.run(self._predict, variables):
         results[f"{name}/{metric}"] = float(value)
+      if bad := num_bad(evaluator):
+        results[f"{name}/bad_examples"] = float(bad)
       if pictures and hasattr(evaluator, "pictures"):
         folder.mkdir(parents=True, exist_ok=True)
         for artifact in evaluator.pictures(self._predict, variables):
@@ -83,3 +85,9 @@ class Evaluation:
 
   def _folder(self, step: int) -> Path:
     return self._workdir / FOLDER / f"{step:08d}"
+
+
+def num_bad(evaluator: Any) -> int:
+  """Examples that an evaluator left out so far, since they are broken."""
+  passes = [v for v in vars(evaluator).values() if isinstance(v, parts.Passes)]
+  return sum(len(item.source.bad) for item in passes)

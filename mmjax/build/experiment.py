@@ -233,13 +233,17 @@ def _check_frozen(parts, trainable):
 
 
 def _rematerializes(config):
-  sections = [*config.model.encoders.values(), config.model.fusion]
-  return any(s.remat != "none" for s in sections if s and "remat" in s)
+  return any(stack.remat != "none" for stack in _stacks(config))
 
 
 def _without_remat(config):
   copy = mlc.ConfigDict(config.to_dict())
-  for section in [*copy.model.encoders.values(), copy.model.fusion]:
-    if section and "remat" in section:
-      section.remat = "none"
+  for stack in _stacks(copy):
+    stack.remat = "none"
   return copy
+
+
+def _stacks(config):
+  """The options of all stacks; parts of the user's own may have none."""
+  parts = [*config.model.encoders.values(), config.model.fusion]
+  return [part.stack for part in parts if part and "stack" in part]

@@ -82,7 +82,11 @@ def load(
     source.close()
   _check_text_tokenizer(meta, experiment, str(folder), settings)
   rules = dict(
-    rename=settings.rename, new=settings.new, dropped=settings.dropped
+    rename=settings.rename,
+    new=settings.new,
+    dropped=settings.dropped,
+    resize=settings.resize,
+    inflate=settings.inflate,
   )
   merged, report = surgery.load_partial(variables["params"], params, **rules)
   loaded = {"params": merged}

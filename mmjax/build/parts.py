@@ -12,7 +12,7 @@ from flax import linen as nn
 from mmjax import models
 from mmjax.build import settings as settings_lib
 from mmjax.core import errors, precision, registry
-from mmjax.core.batch import FieldSpec
+from mmjax.core.batch import MODALITIES, FieldSpec
 from mmjax.core.interfaces import ModelInfo, Objective
 from mmjax.data import loader, pipeline
 from mmjax.evaluators import EVALUATORS
@@ -168,7 +168,10 @@ def make_model(
     "model.visual_tokenizer",
     group.visual_tokenizer,
     models.VISUAL_TOKENIZERS,
-    facts,
+    # Frames are pictures to it.
+    {"image_size": facts["video_size"], **facts}
+    if "video_size" in facts
+    else facts,
   )
   space = group.shared_dim and SharedSpace(
     group.shared_dim, tuple(sorted(encoders)), precision=policy
@@ -220,8 +223,13 @@ def model_facts(
   if main.tokenizer is not None:
     facts["vocab_size"] = main.tokenizer.vocab_size
     facts["max_tokens"] = main.specs["text"].shape[0]
-  if "image" in main.specs:
+  if "image" in main.specs and len(main.specs["image"].shape) == 3:
     facts["image_size"] = main.specs["image"].shape[0]
+  for transform in main.transforms:
+    if hasattr(transform, "facts"):
+      facts.update(transform.facts())
+  if "video" in main.specs:
+    facts["num_frames"], facts["video_size"] = main.specs["video"].shape[:2]
   return facts
 
 
@@ -276,13 +284,45 @@ def check_fields(
         )
 
 
+def check_modalities(
+  model: MultimodalModel,
+  objectives: Objectives,
+  info: ModelInfo,
+  pipelines: Mapping[str, pipeline.Pipeline],
+) -> None:
+  """Checks that data and model have the same modalities.
+
+  Raises:
+    UserError: an encoder without data, or data that nothing can read.
+  """
+  read: dict[str, set[str]] = {task: set() for task in pipelines}
+  for item in objectives.values():
+    read[item.task].update(item.objective.fields(info))
+  for task, source in pipelines.items():
+    for name in source.specs:
+      known = name in model.encoders or name in read[task]
+      if name in MODALITIES and not known:
+        raise errors.UserError(
+          f"The data of task {task!r} has {name!r}, but the model has no "
+          f"encoder for it and no objective reads it: set config.model."
+          f"encoders.{name}, or config.data.{name}=None. Encoders: "
+          f"{sorted(model.encoders)}."
+        )
+  given = {name for source in pipelines.values() for name in source.specs}
+  for name in model.encoders:
+    if name in MODALITIES and name not in given:
+      raise errors.UserError(
+        f"config.model.encoders has {name!r}, which the data of no task has: "
+        f"set config.data.{name}, or leave the encoder out. The data have "
+        f"{sorted(given & set(MODALITIES))}."
+      )
+
+
 def _fits(want: FieldSpec, have: FieldSpec) -> bool:
-  return (
-    np.dtype(want.dtype) == np.dtype(have.dtype)
-    and len(want.shape) == len(have.shape)
-    and all(
-      w is None or w == h for w, h in zip(want.shape, have.shape, strict=True)
-    )
+  return np.dtype(want.dtype) == np.dtype(have.dtype) and any(
+    len(shape) == len(have.shape)
+    and all(w is None or w == h for w, h in zip(shape, have.shape, strict=True))
+    for shape in (want.shape, *want.or_shapes)
   )
 
 
@@ -337,7 +377,18 @@ def batches_of(
   source: pipeline.Pipeline, batch_size: int
 ) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
   """A function that makes a fresh pass over a pipeline's examples."""
-  return lambda: loader.eval_batches(source, batch_size=batch_size)
+  return Passes(source, batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Passes:
+  """Makes a fresh pass over a pipeline's examples whenever it is called."""
+
+  source: pipeline.Pipeline
+  batch_size: int
+
+  def __call__(self) -> Iterator[dict[str, np.ndarray]]:
+    return loader.eval_batches(self.source, batch_size=self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,4 +413,5 @@ def make_parts(config: mlc.ConfigDict) -> Parts:
   plain = {name: item.objective for name, item in objectives.items()}
   model, info = make_model(config, pipelines, plain)
   check_fields(objectives, info, pipelines)
+  check_modalities(model, objectives, info, pipelines)
   return Parts(pipelines, objectives, model, info)

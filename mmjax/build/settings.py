@@ -11,8 +11,17 @@ from mmjax import evaluators, models, objectives
 from mmjax.core import config as config_lib
 from mmjax.core import errors, registry
 from mmjax.data import pipeline, tokenizer
-from mmjax.data.transforms import image, label, text
+from mmjax.data.transforms import (
+  audio,
+  image,
+  label,
+  patches,
+  text,
+  video,
+)
+from mmjax.models.layers.log_mel import LogMelOptions
 from mmjax.models.layers.options import StackOptions
+from mmjax.models.layers.spec_augment import SpecAugmentOptions
 from mmjax.sharding.mesh import MeshShape
 from mmjax.train.optimizer import OptimizerSettings
 
@@ -58,6 +67,11 @@ class InitSettings:
   rename: tuple[tuple[str, str], ...] = ()  # (pattern, name in the model).
   new: tuple[str, ...] = ()  # Patterns of parameters that start fresh.
   dropped: tuple[str, ...] = ()  # Patterns of the checkpoint's, not used.
+  # Patterns of position tables of other sizes, see `finetune.resize`; for
+  # grids that are not square (pattern, "8x4", "16x4").
+  resize: tuple[Any, ...] = ()
+  # How a picture's encoder becomes a clip's, see `finetune.inflate.KINDS`.
+  inflate: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,6 +125,8 @@ GROUPS: dict[str, Any] = {
   "log": LogSettings,
 }
 MIXTURES = ("sum",)
+# Arguments of plug-ins that are sections of their own.
+SECTIONS = (LogMelOptions, SpecAugmentOptions, StackOptions)
 TASK = {"weight": 1.0, "data": {}, "objectives": {}}
 
 
@@ -177,7 +193,9 @@ def _fill_data(data: mlc.ConfigDict) -> None:
   """Adds the defaults of the transforms whose sections are there."""
   if data.image:
     _fill_fields(data.image, image.ImageTransform)
-    _fill_keys(data.image, mask={})
+    _fill_keys(data.image, mask={}, second="", patches={})
+    if data.image.patches:
+      _fill_fields(data.image.patches, patches.PatchTransform)
     if data.image.mask:
       _fill_fields(data.image.mask, image.MaskImage, without=("grid",))
   if data.text:
@@ -187,6 +205,16 @@ def _fill_data(data: mlc.ConfigDict) -> None:
       _fill_fields(data.text, text.Caption)
     if data.text.mask:
       _fill_fields(data.text.mask, text.MaskText, without=("max_tokens",))
+  if data.video:
+    _fill_fields(data.video, video.VideoTransform)
+    _fill_keys(data.video, mask={})
+    if data.video.mask:
+      _fill_fields(data.video.mask, video.MaskVideo, without=("grid",))
+  if data.audio:
+    _fill_fields(data.audio, audio.AudioTransform)
+    _fill_keys(data.audio, mask={})
+    if data.audio.mask:
+      _fill_fields(data.audio.mask, audio.MaskAudio)
   if data.label:
     _fill_fields(data.label, label.LabelTransform, without=("names",))
 
@@ -211,9 +239,9 @@ def _fill_fields(
   section: mlc.ConfigDict, factory: Any, *, without: tuple[str, ...] = ()
 ) -> None:
   for name, parameter in inspect.signature(factory).parameters.items():
-    if isinstance(parameter.default, StackOptions):
+    if isinstance(parameter.default, SECTIONS):
       _fill_keys(section, **{name: {}})
-      _fill_fields(section[name], StackOptions)
+      _fill_fields(section[name], type(parameter.default))
       continue
     simple = isinstance(parameter.default, (bool, int, float, str, tuple))
     if simple and name not in section and name not in without:

@@ -114,6 +114,7 @@ class Run:
     self.evaluation = evaluation.Evaluation(config, self.experiment, workdir)
     self.results: dict[str, float] = {}  # Of the evaluation at ...
     self.results_step = 0  # ... this step.
+    self._last: tuple[int, TrainState] | None = None  # Step done, and state.
     self.init_report = ""
 
   def _save_tokenizer(self):
@@ -195,6 +196,8 @@ class Run:
       if step % log_every == 0 or step in (1, self.train.num_steps):
         row = meter.row(input_wait_secs=batches.reset())
         row |= {"kind": "train", "learning_rate": self._learning_rate(step)}
+        if bad := self._num_bad():
+          row["bad_examples"] = bad
         writer.write(row)
         self.listener.on_log(row)
         if row.get("skipped", 0.0) >= 1.0 and step > 1:
@@ -209,32 +212,52 @@ class Run:
       )
     ]
     hooks.append(loop.Hook(self._save, self.saving.every_steps))
-    state, step = loop.run(
-      self.experiment.run_step,
-      state,
-      batches,
-      num_steps=self.train.num_steps,
-      on_metrics=on_metrics,
-      hooks=hooks,
-      should_stop=lambda: stop.requested,
-    )
+    try:
+      state, step = loop.run(
+        self.experiment.run_step,
+        state,
+        batches,
+        num_steps=self.train.num_steps,
+        on_metrics=on_metrics,
+        hooks=hooks,
+        should_stop=lambda: stop.requested,
+      )
+    except errors.UserError:
+      self._rescue()
+      raise
     if self.checkpointer.latest() != step:
       self._save(step, state)
     return state, step
 
   def _evaluate(self, step, state, writer, meter):
+    self._last = step, state
     last = step == self.train.num_steps and self.log.evaluate_at_end
     names = self.evaluation.due(step, last)
     if not names:
       return
     with meter.paused():
-      self.results_step = step
       self.results = self.evaluation.run(
         state.ema_variables, step, names, pictures=last
       )
+      self.results_step = step
     row = {"kind": "eval", "step": step, "time": time.time(), **self.results}
     writer.write(row)
     self.listener.on_log(row)
+
+  def _rescue(self):
+    """Saves what was learned before the data turned out to be broken."""
+    # Other processes may be fine, and saving waits for all of them.
+    if self._last is None or jax.process_count() > 1:
+      return
+    step, state = self._last
+    if self.checkpointer.latest() != step:
+      self._save(step, state)
+    self.checkpointer.close()
+
+  def _num_bad(self):
+    """Broken examples that this process met; evaluators count their own."""
+    pipelines = self.experiment.parts.pipelines.values()
+    return sum(len(source.bad) for source in pipelines)
 
   def _save(self, step, state):
     self.checkpointer.save(

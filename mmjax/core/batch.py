@@ -10,7 +10,7 @@ A batch is a dict of arrays whose leading axis is the example. Fields:
   text                int32     b t           token ids, padded with `pad`
   label               int32     b             class index
   <field>_mask        bool      b ...         True = real, False = padding
-  <field>_hidden      int32     b k           positions to predict
+  <field>_hidden      int32     b k           tokens to predict, by position
   <field>_hidden_mask bool      b k           True = a real hidden position
   <field>_masked      as field  as field      corrupted copy, for view "masked"
   <field>_present     bool      b             False = example lacks the field
@@ -41,15 +41,15 @@ class FieldSpec:
   dtype: str  # A numpy dtype name, e.g. "uint8".
   axes: str = ""  # The axes' letters, e.g. "h w c".
   doc: str = ""
+  # Other shapes that do as well, of one kind of data in another form.
+  or_shapes: tuple[tuple[int | None, ...], ...] = ()
 
   def matches(self, array: Any) -> bool:
     shape = tuple(array.shape[1:])
-    return (
-      np.dtype(array.dtype) == np.dtype(self.dtype)
-      and len(shape) == len(self.shape)
-      and all(
-        e is None or e == g for e, g in zip(self.shape, shape, strict=True)
-      )
+    return np.dtype(array.dtype) == np.dtype(self.dtype) and any(
+      len(shape) == len(known)
+      and all(e is None or e == g for e, g in zip(known, shape, strict=True))
+      for known in (self.shape, *self.or_shapes)
     )
 
   def __str__(self):
@@ -60,7 +60,13 @@ class FieldSpec:
 # What each modality's field looks like when a model reads it.
 MODALITIES = {
   "audio": FieldSpec((None,), "float32", "t", "waveform, mono, -1..1"),
-  "image": FieldSpec((None, None, 3), "uint8", "h w c", "pixels, RGB"),
+  "image": FieldSpec(
+    (None, None, 3),
+    "uint8",
+    "h w c",
+    "pixels, RGB, or a bag of patches",
+    or_shapes=((None, None),),
+  ),
   "text": FieldSpec((None,), "int32", "t", "token ids"),
   "video": FieldSpec(
     (None, None, None, 3), "uint8", "f h w c", "frames of pixels, RGB"

@@ -54,9 +54,9 @@ class Retrieval:
     )
 
   def pictures(self, predict: Predict, params: Any) -> Iterator[Artifact]:
-    if self.modality == "audio":  # Nothing to look at.
-      return
     pairs = self._collect(predict, params)
+    if pairs.shown.ndim != 4:  # Waveforms or bags of patches: no pictures.
+      return
     first, which = pairs.unique_texts()
     texts = [self.tokenizer.decode(row) for row in pairs.tokens]
     rows = []

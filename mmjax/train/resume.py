@@ -8,7 +8,14 @@ from mmjax.core import config as config_lib
 from mmjax.core import trees
 
 # Changes in these do not change what is learned from the same numbers.
-FREE = ("log", "checkpoint", "evaluators", "mesh", "search_path")
+FREE = (
+  "log",
+  "checkpoint",
+  "evaluators",
+  "mesh",
+  "search_path",
+  "data.max_bad_fraction",
+)
 
 
 def fingerprint(params: Any) -> str:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mmjax.core import trees
+from mmjax.core import errors, trees
 from mmjax.core.interfaces import LossTerm
 from mmjax.objectives import multitask
 from mmjax.train.optimizer import update_ema
@@ -197,6 +197,18 @@ def _scalar(value) -> LossTerm:
   return LossTerm(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
 
 
+def _pictures(batches):
+  """Pictures of any task, or the first frames of clips."""
+  for batch in batches.values():
+    if "image" in batch:
+      return batch["image"]
+    if "video" in batch:
+      return batch["video"][:, 0]
+  raise errors.UserError(
+    "The model has a visual tokenizer, but no task has pictures or clips."
+  )
+
+
 def initialize(
   model: nn.Module,
   objectives: multitask.Objectives,
@@ -216,8 +228,7 @@ def initialize(
     multitask.forward(objectives, call, batches, rng, train=True)
     if getattr(module, "visual_tokenizer", None) is not None:
       # The decoder too, although a pretraining step only asks for codes.
-      image = next(b["image"] for b in batches.values() if "image" in b)
-      module.reconstruct(image, train=True)
+      module.reconstruct(_pictures(batches), train=True)
 
   keys = jax.random.split(rng, 1 + len(RNG_STREAMS))
   rngs = dict(zip(("params", *RNG_STREAMS), keys, strict=True))

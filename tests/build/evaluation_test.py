@@ -9,6 +9,7 @@ from mmjax import evaluators
 from mmjax.build import evaluation, experiment
 from mmjax.core import errors
 from mmjax.core.interfaces import Artifact
+from mmjax.data import sources, synthetic
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,27 @@ def test_results_are_named_returned_and_written(make, tmp_path):
     "b/value": 3.5,
   }
   assert read(tmp_path, 7) == results
+
+
+class Patchy(synthetic.SyntheticSource):
+  """Drawn pictures, one of which is damaged."""
+
+  def __getitem__(self, index, /):
+    example = super().__getitem__(index)
+    return {**example, "image": b"cut"} if index == 7 else example
+
+
+def test_results_say_how_many_broken_examples_were_left_out(make, monkeypatch):
+  monkeypatch.setitem(sources.SOURCES, "patchy", Patchy)
+  runner = make(a=dict(data=dict(source="patchy", split="test")), b={})
+
+  for _ in range(2):  # The second pass meets the same one.
+    results = runner.run({"offset": 0.0}, 7, pictures=False)
+
+  assert results["a/examples"] == 127.0
+  assert results["a/bad_examples"] == 1.0
+  assert results["b/examples"] == 128.0
+  assert "b/bad_examples" not in results
 
 
 def test_results_of_one_step_are_joined(make, tmp_path):

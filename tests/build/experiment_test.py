@@ -170,3 +170,28 @@ def test_cost_does_not_depend_on_the_batch(resolve):
     return experiment.prepare(resolve("finetune", edit)).flops_per_example
 
   assert sized(8) == sized(16)
+
+
+def test_a_modality_that_a_task_lacks_costs_nothing(resolve):
+  pairs = dict(objectives=dict(mlm=dict(name="masked_lm")))
+  words = dict(
+    data=dict(image=None),
+    objectives=dict(words=dict(name="masked_lm", given=())),
+  )
+
+  def cost(*left_out, **tasks):
+    def edit(config):
+      config.tasks = tasks
+      config.model.visual_tokenizer = {}
+      config.finetune = {}
+      for part in left_out:
+        del config.model[part]
+      if left_out:
+        del config.model.encoders["image"]
+
+    return experiment.prepare(resolve("pretrain", edit)).flops_per_example
+
+  together = cost(pairs=pairs, words=words)
+  alone = cost("fusion", "shared_dim", words=words)
+  assert alone > 0
+  assert together == cost(pairs=pairs) + alone

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.build import checkpoints, experiment, initial
+from mmjax.build import checkpoints, experiment, initial, settings
 from mmjax.core import errors, trees
 from mmjax.data.tokenizer import TextTokenizer
 from mmjax.train import checkpoint
@@ -278,3 +278,27 @@ def test_a_model_without_a_visual_tokenizer_has_no_id(scratch):
   state = scratch[0].replace(params={})
 
   assert initial.visual_tokenizer_id(state) is None
+
+
+def test_patches_are_inflated_if_the_config_says_so(
+  resolve, saved, tokenizer_run
+):
+  params, collections = saved
+  name = "visual_tokenizer/patches/kernel"
+  flat = trees.flatten(params)
+  kernel = np.asarray(flat[name])
+  flat[name] = np.zeros((2 * kernel.shape[0], kernel.shape[1]), np.float32)
+  variables = jax.tree.map(
+    jax.numpy.asarray, {"params": trees.unflatten(flat), **collections}
+  )
+  config = resolve(
+    "tokenizer", start_from(tokenizer_run, inflate="central_frame")
+  )
+  loaded, report = initial.load(
+    variables, prepare(config), settings.settings(config, "init")
+  )
+
+  got = trees.flatten(loaded["params"])[name]
+  np.testing.assert_array_equal(got[: len(kernel)], 0.0)
+  np.testing.assert_array_equal(got[len(kernel) :], kernel)
+  assert f"{name}: inflated 2-fold over time (central_frame)" in report

@@ -33,6 +33,57 @@ def test_vocabulary_and_picture_size_come_from_the_data(resolve):
   assert made.model.encoders["text"].stem.max_tokens == 12
 
 
+def test_size_and_frames_of_clips_come_from_the_data(resolve, starter_path):
+  def edit(config):
+    config.data = dict(
+      source="starter_clips",
+      path=starter_path,
+      video=dict(size=16, num_frames=8, mask=dict(patch_size=4)),
+      label=dict(field="group"),
+    )
+    config.model.encoders = dict(
+      video=dict(name="video", patch_size=4, size="Ti", factorised=True)
+    )
+    config.tasks.main.objectives.label.modality = "video"
+    config.finetune.frozen = ()
+
+  config = resolve("finetune", edit)
+  assert config.data.video.short == "error"
+  assert config.data.video.mask.strategy == "tube"
+  made = parts.make_parts(config)
+
+  assert made.model.encoders["video"].num_times == 4  # 8 frames by 2.
+  specs = {n: str(s) for n, s in made.pipelines["main"].specs.items()}
+  assert specs["video"] == "uint8[b, 8, 16, 16, 3]"
+  assert specs["video_hidden"] == "int32[b, 56]"  # 4 x round(0.9 x 16).
+
+
+def test_patches_of_pictures_of_any_shape_come_from_the_data(resolve):
+  def edit(config, **encoder):
+    config.data.image = dict(patches=dict(patch_size=8, max_patches=20))
+    config.model.encoders.image.update(encoder)
+
+  made = parts.make_parts(resolve("finetune", edit))
+
+  specs = {n: str(s) for n, s in made.pipelines["main"].specs.items()}
+  assert specs["image"] == "uint8[b, 20, 192]"
+  assert specs["image_coordinates"] == "int32[b, 20, 2]"
+  assert made.model.encoders["image"].stem.grid == (4, 4)  # 16 of the 20.
+  refused(
+    resolve,
+    "finetune",
+    lambda config: edit(config, patch_size=4),
+    "patch_size=4, but config.data.image.patches cuts patches of 8",
+  )
+
+
+def test_a_mask_of_other_patches_than_the_encoders_is_refused(resolve):
+  def edit(config):
+    config.data.image.mask.patch_size = 16
+
+  refused(resolve, "pretrain", edit, "a grid of 2x2; the encoder's is 4x4")
+
+
 def test_number_of_classes_comes_from_the_data(resolve):
   made = parts.make_parts(resolve("finetune"))
 
@@ -322,6 +373,74 @@ def test_unknown_key_of_an_evaluator_says_the_nearest(resolve):
     evaluators(resolve, "finetune", a=dict(name="loss", evry_steps=3))
 
 
+def audio_and_text(config):
+  config.data = dict(
+    source="starter_speech",
+    audio=dict(sample_rate=8000, max_secs=2.0, mask=dict(num_mels=40)),
+    text=dict(field="transcript_en", max_tokens=12),
+  )
+  tower = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=32)
+  config.model.encoders = dict(
+    audio=dict(
+      name="audio",
+      size=tower,
+      log_mel=dict(num_mels=40),
+      spec_augment=dict(time_masks=1),
+    ),
+    text=dict(name="text", size=tower),
+  )
+  config.model.fusion = {}
+  config.model.visual_tokenizer = {}
+  config.tasks.main.objectives = dict(
+    pairs=dict(name="contrastive", modalities=("audio", "text"))
+  )
+  config.finetune.frozen = ()
+
+
+def test_an_audio_encoder_knows_the_rate_and_length_of_the_data(
+  resolve, starter_path
+):
+  def edit(config):
+    audio_and_text(config)
+    config.data.path = starter_path
+
+  config = resolve("pretrain", edit)
+  # Sections within a section are filled in too.
+  assert config.model.encoders.audio.log_mel.hop_secs == 0.010
+  assert config.model.encoders.audio.spec_augment.max_mels == 27
+  assert config.data.audio.mask.patch_size == (16, 16)
+  stem = parts.make_parts(config).model.encoders["audio"].stem
+
+  assert (stem.log_mel.sample_rate, stem.num_samples) == (8000, 16_000)
+  assert stem.log_mel.options.num_mels == 40
+  assert settings.resolve(config).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "match"),
+  [
+    # 200 frames of 40 mels are 13 x 3 patches.
+    ("data.audio.mask.num_mels", 80, r"grid of \(13, 5\).*has \(13, 3\)"),
+    ("model.encoders.audio.sample_rate", 16_000, "sample_rate=16000 but"),
+    ("model.encoders.audio.log_mel.mels", 3, r"log_mel\.mels.*num_mels"),
+    ("model.encoders.audio.spec_augment.max_share", 2.0, "max_share=2.0"),
+  ],
+)
+def test_an_audio_encoder_that_does_not_fit_the_data_is_refused(
+  resolve, starter_path, key, value, match
+):
+  def edit(config):
+    audio_and_text(config)
+    config.data.path = starter_path
+    *groups, name = key.split(".")
+    section = config
+    for group in groups:
+      section = section[group]
+    section[name] = value
+
+  refused(resolve, "pretrain", edit, match)
+
+
 def two_texts(config):
   config.tasks = dict(
     short=dict(objectives=dict(a=dict(name="masked_lm"))),
@@ -374,3 +493,27 @@ def test_an_evaluator_of_a_task_has_its_data_and_objectives(resolve):
 def test_an_evaluator_of_an_unknown_task_says_the_nearest(resolve):
   with pytest.raises(errors.UserError, match="Did you mean 'main'"):
     evaluators(resolve, "finetune", a=dict(name="loss", task="mian"))
+
+
+def test_data_that_nothing_reads_is_refused(resolve):
+  def edit(config):
+    config.data.text = dict(max_tokens=8)
+
+  refused(
+    resolve,
+    "finetune",
+    edit,
+    r"task 'main' has 'text', but the model has no encoder .*\['image'\]",
+  )
+
+
+def test_an_encoder_without_data_is_refused(resolve):
+  def edit(config):
+    config.model.encoders.text = dict(name="text", vocab_size=9, max_tokens=4)
+
+  refused(
+    resolve,
+    "finetune",
+    edit,
+    r"encoders has 'text', which the data of no task has.*\['image'\]",
+  )

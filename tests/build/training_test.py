@@ -1,9 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 
 from mmjax.build import training
 from mmjax.core import errors
+from mmjax.data import order, sources, synthetic
 
 
 @pytest.fixture
@@ -62,7 +64,12 @@ def test_workdir_of_another_config_is_refused_with_the_difference(
 
 @pytest.mark.parametrize(
   "change",
-  [{"log.every_steps": 7}, {"checkpoint.keep": 9}, {"mesh.fsdp": 2}],
+  [
+    {"log.every_steps": 7},
+    {"checkpoint.keep": 9},
+    {"mesh.fsdp": 2},
+    {"data.max_bad_fraction": 0.5},
+  ],
 )
 def test_what_changes_no_number_may_change(tiny, tmp_path, change):
   training.open_workdir(tmp_path, tiny())
@@ -193,3 +200,63 @@ def test_finished_run_gives_its_results_again(finished):
 
   assert again == outcome
   assert files(workdir).keys() == before.keys()
+
+
+BATCH = 8
+# The examples at the places 25 and 30 of each epoch: of the fourth batch.
+BAD = order.shuffle(np.array([25, 30]), 32, seed=0)[1].tolist()
+
+
+class Patchy(synthetic.SyntheticSource):
+  """Few drawn pictures, two of which are damaged."""
+
+  def __len__(self):
+    return 32
+
+  def __getitem__(self, index, /):
+    example = super().__getitem__(index)
+    return {**example, "image": b"cut"} if index in BAD else example
+
+
+@pytest.fixture
+def patchy(tiny, monkeypatch):
+  """`patchy(fraction)`: the config of six steps on such data."""
+  monkeypatch.setitem(sources.SOURCES, "patchy", Patchy)
+
+  def make(fraction):
+    return tiny(
+      **{
+        "data.source": "patchy",
+        "data.max_bad_fraction": fraction,
+        "train.num_steps": 6,
+        "train.batch_size": BATCH,
+        "checkpoint.every_steps": 0,
+      }
+    )
+
+  return make
+
+
+@pytest.mark.slow
+def test_too_many_broken_examples_stop_a_run_that_can_go_on(patchy, tmp_path):
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  training.Run(patchy(0.1), whole).execute()
+
+  with pytest.raises(errors.UserError) as e:
+    training.Run(patchy(0.05), parts).execute()
+  assert "allows 1" in str(e.value)
+  for index in BAD:
+    assert f"train[{index}]: not a picture" in str(e.value)
+  assert [p.name for p in (parts / "checkpoints").iterdir()] == ["3"]
+
+  outcome = training.Run(patchy(0.1), parts).execute()
+  assert outcome.finished
+  bad, losses = (
+    [
+      {r["step"]: r[key] for r in rows(folder) if key in r}
+      for folder in (whole, parts)
+    ]
+    for key in ("bad_examples", "loss")
+  )
+  assert losses[0] == losses[1] and sorted(losses[0]) == [1, 2, 3, 4, 5, 6]
+  assert [found[6] for found in bad] == [2, 2]

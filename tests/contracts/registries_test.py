@@ -13,7 +13,7 @@ SHELVES = {
   "mmjax.objectives.OBJECTIVES": {"forward_once", "losses", "multitask"},
   "mmjax.evaluators.EVALUATORS": {"artifacts", "ranking", "samples"},
   "mmjax.models.encoders.ENCODERS": {"encoder"},
-  "mmjax.models.fusion.FUSIONS": {"restore"},
+  "mmjax.models.fusion.FUSIONS": {"inputs", "restore", "stream"},
 }
 # What makes a class of a room a plug-in, whatever its file is called.
 METHODS = {

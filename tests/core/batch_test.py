@@ -44,6 +44,14 @@ def test_a_spec_checks_rank_fixed_sizes_and_dtype(shape, dtype, fits):
   assert spec.matches(np.zeros(shape, dtype)) is fits
 
 
+def test_an_image_may_be_a_bag_of_patches():
+  image = batches.MODALITIES["image"]
+  assert image.matches(np.zeros((2, 7, 192), np.uint8))
+  assert image.matches(np.zeros((2, 8, 8, 3), np.uint8))
+  assert not image.matches(np.zeros((2, 192), np.uint8))
+  assert not image.matches(np.zeros((2, 7, 192), np.float32))
+
+
 def test_a_spec_reads_like_an_array():
   assert str(FieldSpec((None, None, 3), "uint8")) == "uint8[b, ?, ?, 3]"
   assert str(FieldSpec((), "int32")) == "int32[b]"

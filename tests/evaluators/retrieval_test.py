@@ -59,3 +59,37 @@ def test_gallery_marks_all_pictures_of_the_text(made):
   np.testing.assert_allclose(
     [r["score"] for r in last["results"]], [0.8, 0.0, -0.6], atol=1e-6
   )
+
+
+@pytest.mark.parametrize(
+  ("modality", "field", "shown"),
+  [
+    ("video", np.arange(96, dtype=np.uint8).reshape(4, 2, 2, 2, 3), True),
+    ("audio", np.zeros((4, 9), np.float32), False),
+    ("image", np.zeros((4, 3, 12), np.uint8), False),  # Bags of patches.
+  ],
+)
+def test_what_has_no_pictures_shows_none(fake, letters, modality, field, shown):
+  columns = {
+    "text": TEXT,
+    modality: field,
+    "picture": PICTURES.astype(np.float32),
+    "words": TEXTS.astype(np.float32),
+  }
+  predict = fake.predict_with(
+    project=lambda batch, name, view: batch[
+      {modality: "picture", "text": "words"}[name]
+    ]
+  )
+  evaluator = Retrieval(
+    batches=fake.batched(columns, 3),
+    tokenizer=letters,
+    modality=modality,
+    num_shown=1,
+    num_results=1,
+  )
+  artifacts = list(evaluator.pictures(predict, {}))
+  assert len(artifacts) == shown
+  if shown:  # The frame in the middle, of the text's best picture.
+    best = artifacts[0].data["rows"][0]["results"][0]["image"]
+    np.testing.assert_array_equal(best, field[0, 1])
