@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       crop_scale=(0.8, 1.0),
       color_jitter=0.2,
       mask=dict(strategy="random", rate=0.25, patch_size=8),
+      second="concept",  # The other artist's picture of the same.
     ),
     text=dict(
       tokenizer="starter", max_tokens=24, tag_rate=0.5, mask=dict(rate=0.2)
@@ -64,12 +65,22 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
         mlm=dict(name="masked_lm", weight=0.2),
         vtp=dict(name="vision_token_prediction", weight=0.2),
         contrastive=dict(
-          name="contrastive", weight=1.0, views=("masked", "clean")
+          # Of words that are hidden in part: so none is learned by heart.
+          name="contrastive",
+          weight=1.0,
+          views=("masked", "masked"),
+        ),
+        # What two artists draw alike is likely what a third does.
+        pictures=dict(
+          name="contrastive",
+          weight=0.5,
+          modalities=("image", "image"),
+          views=("masked", "second"),
         ),
       )
     )
   )
-  c.train = dict(num_steps=750, batch_size=64)
+  c.train = dict(num_steps=820, batch_size=64)
   c.optimizer = dict(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05)
   c.init = dict(
     from_checkpoint=str(ROOT / "runs/quickstart/tokenizer"),

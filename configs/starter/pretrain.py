@@ -27,12 +27,13 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       size=64,
       crop_scale=(0.7, 1.0),
       color_jitter=0.4,
-      hue_jitter=0.08,
-      blur=2.0,
+      hue_jitter=0.06,
+      blur=1.5,
       mask=dict(strategy="random", rate=0.25, patch_size=8),
+      second="concept",  # The other artist's picture of the same.
     ),
     text=dict(
-      tokenizer="starter", max_tokens=24, tag_rate=0.5, mask=dict(rate=0.2)
+      tokenizer="starter", max_tokens=24, tag_rate=0.5, mask=dict(rate=0.15)
     ),
   )
   text = dict(embed_dim=128, num_layers=2, num_heads=2, mlp_dim=512)
@@ -72,12 +73,21 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
         mlm=dict(name="masked_lm", weight=0.3),
         vtp=dict(name="vision_token_prediction", weight=0.3),
         contrastive=dict(
-          name="contrastive", weight=1.0, views=("masked", "clean")
+          # Of words that are hidden in part: so none is learned by heart.
+          name="contrastive",
+          weight=1.0,
+          views=("masked", "masked"),
+        ),
+        pictures=dict(
+          name="contrastive",
+          weight=1.0,
+          modalities=("image", "image"),
+          views=("masked", "second"),
         ),
       )
     )
   )
-  c.train = dict(num_steps=1300, batch_size=128)
+  c.train = dict(num_steps=1600, batch_size=128)
   c.optimizer = dict(peak_lr=1.5e-3, warmup_steps=100, weight_decay=0.2)
   c.init = dict(
     from_checkpoint=str(ROOT / "runs/quickstart/tokenizer"),
