@@ -164,7 +164,12 @@ def _fastest_product(size, repeats, dtype):
   @jax.jit
   def product(a, b):
     return jax.lax.fori_loop(
-      0, repeats, lambda _, x: jnp.matmul(x, b).astype(x.dtype), a
+      0,
+      repeats,
+      lambda _, x: jnp.matmul(x, b, preferred_element_type=jnp.float32).astype(
+        x.dtype
+      ),
+      a,
     )
 
   product(a, b).block_until_ready()  # Compiles.
