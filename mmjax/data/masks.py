@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+from mmjax.core import errors
+
 # BEiT's smallest block: 16 of 14 x 14 patches.
 BLOCK_SHARE = 16 / 196
 MIN_ASPECT = 0.3  # A block is at most 1 / 0.3 times as wide as high.
@@ -63,6 +65,20 @@ def blockwise_mask(
 
 
 STRATEGIES = {"random": random_mask, "blockwise": blockwise_mask}
+
+
+def check_count(grid: tuple[int, ...], rate: float, count: int) -> None:
+  """Checks that `count` tokens of a grid can be hidden.
+
+  Raises:
+    UserError: none would be hidden, or none would stay.
+  """
+  if min(grid) < 1 or not 0 < count < math.prod(grid):
+    raise errors.UserError(
+      f"rate={rate} of a grid {tuple(grid)} hides {count} of its "
+      f"{math.prod(grid)} tokens; at least one has to be hidden and one to "
+      "stay."
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float32, Int
 
 from mmjax.core import batch, errors
 from mmjax.core.batch import FieldSpec
+from mmjax.data import masks
 
 MAX_SECONDS = 600.0  # 110 MiB of float32 at 48 kHz.
 BLOCK = 65_536  # Samples of all channels that are decoded at a time.
@@ -230,11 +231,7 @@ class MaskAudio:
         f"{self.patch_size}, span={self.span}, expected at least 1 sample, "
         "mel, frame and token each, and a hop within the recording."
       )
-    if not 0 < self.count < self.grid[0] * self.grid[1]:
-      raise errors.UserError(
-        f"rate={self.rate} of a grid {self.grid} hides {self.count} tokens; "
-        "at least one has to be hidden and one to stay."
-      )
+    masks.check_count(self.grid, self.rate, self.count)
 
   @property
   def hop(self) -> int:

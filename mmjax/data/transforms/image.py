@@ -286,11 +286,7 @@ class MaskImage:
   def __post_init__(self):
     if self.strategy not in masks.STRATEGIES:
       raise errors.unknown("mask strategy", self.strategy, masks.STRATEGIES)
-    if min(self.grid) < 1 or not 0 < self.count < self.grid[0] * self.grid[1]:
-      raise errors.UserError(
-        f"rate={self.rate} of a grid {self.grid} hides {self.count} patches; "
-        "at least one has to be hidden and one to stay."
-      )
+    masks.check_count(self.grid, self.rate, self.count)
 
   @property
   def count(self) -> int:

@@ -264,13 +264,7 @@ class MaskVideo:
   def __post_init__(self):
     if self.strategy not in MASKS:
       raise errors.unknown("mask strategy", self.strategy, MASKS)
-    times, rows, columns = self.grid
-    total = times * rows * columns
-    if min(self.grid) < 1 or not 0 < self.count < total:
-      raise errors.UserError(
-        f"rate={self.rate} of a grid {self.grid} hides {self.count} tubelets; "
-        "at least one has to be hidden and one to stay."
-      )
+    masks.check_count(self.grid, self.rate, self.count)
 
   @property
   def count(self) -> int:
@@ -282,6 +276,10 @@ class MaskVideo:
   def specs(self) -> dict[str, FieldSpec]:
     doc = "indices of hidden tubelets: by time, row, column, ascending"
     return {"video_hidden": FieldSpec((self.count,), "int32", "k", doc)}
+
+  def facts(self) -> dict[str, Any]:
+    """What the encoder has to agree with."""
+    return {"video_grid": self.grid}
 
   def __call__(
     self,

@@ -12,6 +12,7 @@ from mmjax.core import precision as precision_lib
 from mmjax.core.sequence import Sequence, complement, membership
 from mmjax.models import variants
 from mmjax.models.encoders.encoder import Encoder
+from mmjax.models.layers import hidden as hiding
 from mmjax.models.layers import spec_augment as spec_augment_lib
 from mmjax.models.layers.log_mel import (
   WHISPER,
@@ -26,7 +27,6 @@ from mmjax.models.layers.projection import Projection
 from mmjax.models.layers.spec_augment import OFF, SpecAugmentOptions
 
 KINDS = ("patches", "conv")
-HIDDEN = ("replace", "drop")
 CONV_WIDTH = 3  # Frames.
 CONV_STRIDE = 2  # Frames a token, of the second convolution.
 
@@ -148,18 +148,8 @@ class AudioStem(nn.Module):
       mask = jnp.take_along_axis(mask, visible, axis=1)
       coordinates = jnp.take(coordinates[0], visible, axis=0)  # b n-k c
     x = self._embed(x)
-    # Created whether or not this call hides anything: one parameter tree.
     if self.hidden == "replace":
-      token = self.param(
-        "mask_token",
-        nn.with_logical_partitioning(
-          nn.initializers.normal(0.02), (axes.EMBED,)
-        ),
-        (self.embed_dim,),
-        jnp.float32,
-      )
-      if is_hidden is not None:
-        x = jnp.where(is_hidden[:, :, None], token.astype(x.dtype), x)
+      x = hiding.replace(self, x, hidden)
     table = position_table(
       self.positions, _lengths(self.grid(self.num_samples)), self.embed_dim
     )
@@ -172,8 +162,7 @@ class AudioStem(nn.Module):
   def _check(self, inputs, hidden):
     if self.kind not in KINDS:
       raise errors.unknown("kind of stem", self.kind, KINDS)
-    if self.hidden not in HIDDEN:
-      raise errors.unknown("way to hide tokens", self.hidden, HIDDEN)
+    hiding.check(self.hidden)
     if not self.log_mel.hop <= inputs.shape[1] <= self.num_samples:
       raise errors.UserError(
         f"audio has {inputs.shape[1]} samples; the model takes "

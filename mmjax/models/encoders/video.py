@@ -9,10 +9,11 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
-from mmjax.core.sequence import Sequence, complement, membership
+from mmjax.core.sequence import Sequence, complement
 from mmjax.models import variants
 from mmjax.models.encoders.encoder import Encoder
-from mmjax.models.encoders.vit import HIDDEN, normalize
+from mmjax.models.encoders.vit import normalize
+from mmjax.models.layers import hidden as hiding
 from mmjax.models.layers.options import VIT, StackOptions, stack_options
 from mmjax.models.layers.positions import (
   grid_coordinates,
@@ -75,8 +76,7 @@ class TubeletStem(nn.Module):
     train: bool = False,
   ) -> Sequence:
     del train
-    if self.hidden not in HIDDEN:
-      raise errors.unknown("way to hide tubelets", self.hidden, HIDDEN)
+    hiding.check(self.hidden)
     cut = tubelets(inputs, self.tubelet_frames, self.patch_size)  # b n q
     b, n, _ = cut.shape
     f, h, w, c = inputs.shape[1:]
@@ -105,19 +105,8 @@ class TubeletStem(nn.Module):
       precision=self.precision,
       name="patches",
     )(pixels.reshape(cut.shape))
-    # Created whether or not this call hides anything: one parameter tree.
     if self.hidden == "replace":
-      token = self.param(
-        "mask_token",
-        nn.with_logical_partitioning(
-          nn.initializers.normal(0.02), (axes.EMBED,)
-        ),
-        (self.embed_dim,),
-        jnp.float32,
-      )
-      if hidden is not None:
-        is_hidden = membership(hidden, n)[:, :, None]  # b n 1
-        x = jnp.where(is_hidden, token.astype(x.dtype), x)
+      x = hiding.replace(self, x, hidden)
     if table is not None:
       table = (
         table[None] if visible is None else jnp.take(table, visible, axis=0)
@@ -223,6 +212,7 @@ def video(
   time_layers: int = 0,
   pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
   pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5),
+  video_grid: tuple[int, int, int] | None = None,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> Encoder:
@@ -245,18 +235,28 @@ def video(
       space; 0 = as many as those.
     pixel_mean: mean of the frames' channels, of pixels in 0..1.
     pixel_std: their standard deviation.
+    video_grid: times, rows and columns of tubelets as the data's mask counts
+      them; None = nothing is hidden.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 
   Raises:
-    UserError: tubelets do not tile the clip, or options that don't go
-      together.
+    UserError: tubelets do not tile the clip or are not those of the data, or
+      options that don't go together.
   """
   if video_size % patch_size or num_frames % tubelet_frames:
     raise errors.UserError(
       f"video_size={video_size} has to be a multiple of patch_size="
       f"{patch_size}, and num_frames={num_frames} one of tubelet_frames="
       f"{tubelet_frames}."
+    )
+  rows = video_size // patch_size
+  grid = (num_frames // tubelet_frames, rows, rows)
+  if video_grid is not None and tuple(video_grid) != grid:
+    raise errors.UserError(
+      f"config.data.video.mask hides tubelets of a grid of "
+      f"{tuple(video_grid)}, times x rows x columns; the encoder has {grid}. "
+      "Set patch_size and tubelet_frames of the mask to those of the encoder."
     )
   size = variants.resolve(size)
   stem = TubeletStem(
@@ -293,6 +293,6 @@ def video(
     )
   return FactorisedEncoder(
     **common,
-    num_times=num_frames // tubelet_frames,
+    num_times=grid[0],
     time_layers=time_layers or size.num_layers,
   )

@@ -13,6 +13,7 @@ from mmjax.core import precision as precision_lib
 from mmjax.core.sequence import Sequence, complement, membership
 from mmjax.models import variants
 from mmjax.models.encoders.encoder import Encoder
+from mmjax.models.layers import hidden as hiding
 from mmjax.models.layers.convolution import ConvPatches
 from mmjax.models.layers.options import VIT, StackOptions, stack_options
 from mmjax.models.layers.places import positions_at
@@ -20,7 +21,6 @@ from mmjax.models.layers.positions import grid_coordinates, position_table
 from mmjax.models.layers.projection import Projection
 
 KINDS = ("patch", "conv")
-HIDDEN = ("replace", "drop")
 
 
 def patchify(image: Array, patch_size: int) -> Array:
@@ -112,8 +112,7 @@ class PatchStem(nn.Module):
   ) -> Sequence:
     """Embeds pictures, or bags of patches with their `coordinates`."""
     del train
-    if self.hidden not in HIDDEN:
-      raise errors.unknown("way to hide patches", self.hidden, HIDDEN)
+    hiding.check(self.hidden)
     if inputs.ndim == 3:
       mask = jnp.ones(inputs.shape[:2], bool) if mask is None else mask
       patches = self._normalized(inputs, coordinates)  # b n q
@@ -141,19 +140,8 @@ class PatchStem(nn.Module):
       mask = jnp.take_along_axis(mask, visible, axis=1)
       table = None if table is None else _take(table, visible)
     x = embed(patches)
-    # Created whether or not this call hides anything: one parameter tree.
     if self.hidden == "replace":
-      token = self.param(
-        "mask_token",
-        nn.with_logical_partitioning(
-          nn.initializers.normal(0.02), (axes.EMBED,)
-        ),
-        (self.embed_dim,),
-        jnp.float32,
-      )
-      if hidden is not None:
-        is_hidden = membership(hidden, n)[:, :, None]  # b n 1
-        x = jnp.where(is_hidden, token.astype(x.dtype), x)
+      x = hiding.replace(self, x, hidden)
     if table is not None:
       x = x + table.astype(x.dtype)
     return Sequence(x, mask, visible, places, num_content=n)

@@ -5,6 +5,7 @@ from flax import linen as nn
 
 from mmjax.core import axes
 from mmjax.core.sequence import Sequence, complement
+from mmjax.models.layers.hidden import mask_token
 from mmjax.models.layers.projection import Embedding
 
 
@@ -22,12 +23,7 @@ class Restore(nn.Module):
     b, _, d = sequence.x.shape
     n = sequence.num_content
     visible = sequence.positions  # b m
-    token = self.param(
-      "mask_token",
-      nn.with_logical_partitioning(nn.initializers.normal(0.02), (axes.EMBED,)),
-      (d,),
-      jnp.float32,
-    )
+    token = mask_token(self, d)
     table = Embedding(n, d, axes.POSITION, axes.EMBED, name="positions")
     hidden = complement(visible, n)  # b n-m
     filler = (token[None, None] + table(hidden)).astype(sequence.x.dtype)

@@ -283,8 +283,8 @@ def test_masks_are_a_function_of_the_generator():
 @pytest.mark.parametrize(
   "changes, message",
   [
-    (dict(rate=0.01), "hides 0 tokens"),
-    (dict(rate=0.99), "hides 26 tokens"),
+    (dict(rate=0.01), "hides 0 of its 26 tokens"),
+    (dict(rate=0.99), "hides 26 of its 26 tokens"),
     (dict(strategy="span"), "Did you mean 'spans'"),
     (dict(span=0), "span=0"),
     (dict(patch_size=(0, 2)), r"patch_size=\(0, 2\)"),

@@ -274,9 +274,9 @@ def test_mask_image_hides_the_same_number_each_time(rng, strategy):
 
 
 def test_mask_image_refuses_all_and_nothing():
-  with pytest.raises(errors.UserError, match="hides 0 patches"):
+  with pytest.raises(errors.UserError, match="hides 0 of its 16 tokens"):
     image.MaskImage(grid=(4, 4), rate=0.01)
-  with pytest.raises(errors.UserError, match="hides 16 patches"):
+  with pytest.raises(errors.UserError, match="hides 16 of its 16 tokens"):
     image.MaskImage(grid=(4, 4), rate=0.99)
   with pytest.raises(errors.UserError, match="Did you mean 'blockwise'"):
     image.MaskImage(strategy="block")

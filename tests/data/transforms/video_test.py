@@ -307,9 +307,9 @@ def test_blockwise_hides_rectangles(rng):
 
 
 def test_masks_of_all_and_nothing_are_refused():
-  with pytest.raises(errors.UserError, match="hides 0 tubelets"):
+  with pytest.raises(errors.UserError, match="hides 0 of its 36 tokens"):
     video.MaskVideo(grid=(9, 2, 2), rate=0.1)
-  with pytest.raises(errors.UserError, match="hides 36 tubelets"):
+  with pytest.raises(errors.UserError, match="hides 36 of its 36 tokens"):
     video.MaskVideo(grid=(9, 2, 2), rate=0.9)
   with pytest.raises(errors.UserError, match="Did you mean 'tube'"):
     video.MaskVideo(strategy="tubes")

@@ -9,12 +9,12 @@ from mmjax.core import axes, errors, precision, trees
 from mmjax.data.transforms.audio import MaskAudio
 from mmjax.models.encoders.audio import (
   CONV_STRIDE,
-  HIDDEN,
   KINDS,
   AudioStem,
   audio,
 )
 from mmjax.models.layers import pooling, positions
+from mmjax.models.layers.hidden import HIDDEN
 from mmjax.models.layers.log_mel import LogMel, LogMelOptions
 from mmjax.models.layers.spec_augment import SpecAugmentOptions
 

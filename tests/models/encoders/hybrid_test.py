@@ -5,7 +5,7 @@ import pytest
 
 from mmjax.core import errors, trees
 from mmjax.models.encoders.hybrid import hybrid
-from mmjax.models.encoders.vit import HIDDEN
+from mmjax.models.layers.hidden import HIDDEN
 from mmjax.models.layers.resnet import ResNet
 from mmjax.models.variants import SIZES
 

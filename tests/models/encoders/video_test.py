@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mmjax.core import axes, errors, precision, trees
+from mmjax.data.transforms.video import MaskVideo
 from mmjax.models.encoders.video import TubeletStem, tubelets, video
-from mmjax.models.encoders.vit import HIDDEN
+from mmjax.models.layers.hidden import HIDDEN
 from mmjax.models.layers.options import StackOptions
 from mmjax.models.layers.positions import KINDS, rotary_angles
 from mmjax.models.layers.transformer import Stack
@@ -389,11 +390,20 @@ def test_options_of_the_stack_reach_both_stacks():
     (dict(hidden="drop", factorised=True), "set hidden='replace'"),
     (dict(time_layers=2), "time_layers=2 is of the factorised encoder"),
     (dict(size="XXL"), "Unknown size 'XXL'"),
+    (
+      dict(video_grid=(TIMES, ROWS, COLUMNS + 1)),
+      r"grid of \(3, 2, 3\), times.*the encoder has \(3, 2, 2\)",
+    ),
   ],
 )
 def test_options_that_do_not_go_together_are_refused(fields, message):
   with pytest.raises(errors.UserError, match=message):
     video(**{**SHAPE, "size": SIZE, **fields})
+
+
+def test_tubelets_that_the_data_hide_have_to_be_those_of_the_encoder():
+  mask = MaskVideo(grid=(TIMES, ROWS, COLUMNS), rate=0.5)
+  video(**SHAPE, size=SIZE, **mask.facts())
 
 
 def test_an_unknown_way_to_hide_is_refused_with_the_nearest_name(clip):

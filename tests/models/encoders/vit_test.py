@@ -7,13 +7,13 @@ from flax import linen as nn
 from mmjax.core import axes, errors, precision, trees
 from mmjax.models.encoders import ENCODERS
 from mmjax.models.encoders.vit import (
-  HIDDEN,
   PatchStem,
   normalize,
   patchify,
   unpatchify,
   vit,
 )
+from mmjax.models.layers.hidden import HIDDEN
 from mmjax.models.layers.options import StackOptions
 from mmjax.models.layers.positions import KINDS as POSITIONS
 from mmjax.models.variants import SIZES
