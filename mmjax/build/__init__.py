@@ -1,7 +1,8 @@
 """Config -> objects: the only reader of config fields below the CLI.
 
-`settings.py` has each group with its defaults, `parts.py` makes the data, the
-model, the objectives and the evaluators, `experiment.py` places and compiles
-them, `training.py` runs them. Everything that these make works from a notebook
-without a config.
+`settings.py` has each group with its defaults. `parts.py` makes what a config
+describes, with `pipelines.py`, `model.py` and `plug_in.py`; `experiment.py`
+places and compiles it, `initial.py` gives it parameters, `training.py` runs
+it, `evaluators.py` and `evaluation.py` measure it. Everything that these make
+works from a notebook without a config.
 """

@@ -7,8 +7,8 @@ from typing import Any
 
 import ml_collections as mlc
 
+from mmjax.build import evaluators as evaluators_lib
 from mmjax.build import experiment as experiment_lib
-from mmjax.build import parts
 from mmjax.core import errors
 from mmjax.evaluators import artifacts
 
@@ -27,7 +27,7 @@ class Evaluation:
     self._config = config
     self._workdir = workdir
     self._predict = experiment.predictor
-    self._evaluators = parts.make_evaluators(
+    self._evaluators = evaluators_lib.make_evaluators(
       config,
       experiment.parts.objectives,
       experiment.parts.info,
@@ -89,5 +89,7 @@ class Evaluation:
 
 def num_bad(evaluator: Any) -> int:
   """Examples that an evaluator left out so far, since they are broken."""
-  passes = [v for v in vars(evaluator).values() if isinstance(v, parts.Passes)]
+  passes = [
+    v for v in vars(evaluator).values() if isinstance(v, evaluators_lib.Passes)
+  ]
   return sum(len(item.source.bad) for item in passes)

@@ -109,6 +109,7 @@ class ModelSettings:
   encoders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   fusion: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   visual_tokenizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  decoders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   shared_dim: int = 0  # Channels of the shared space; 0 = none.
   precision: str = "auto"  # See `core.precision`.
 
@@ -170,6 +171,8 @@ def resolve(config: mlc.ConfigDict) -> mlc.ConfigDict:
         _fill("objective", objective, objectives.OBJECTIVES)
     for encoder in resolved.model.encoders.values():
       _fill("encoder", encoder, models.ENCODERS)
+    for decoder in resolved.model.decoders.values():
+      _fill("decoder", decoder, models.DECODERS)
     if resolved.model.fusion:
       _fill("fusion", resolved.model.fusion, models.FUSIONS)
     if resolved.model.visual_tokenizer:

@@ -9,7 +9,9 @@ An objective calls the model through `Apply` and never imports it:
   logits = apply("head", "mlm", x)                    # ... v
 
 Calls that differ in neither method, modality nor view are computed once in a
-step, however many objectives ask (`mmjax.objectives.forward_once`).
+step, however many objectives ask (`mmjax.objectives.forward_once`). What is
+computed `by="ema"`, the moving average of the parameters, or `by="teacher"`,
+the frozen model in `config.model.teacher`, is a target: no gradient reaches it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -51,7 +53,9 @@ Metrics = dict[str, LossTerm]  # Means, undivided like losses.
 class Apply(Protocol):
   """Calls a method of the model by name."""
 
-  def __call__(self, method: str, *args: Any, view: str = "clean") -> Any: ...
+  def __call__(
+    self, method: str, *args: Any, view: str = "clean", by: str = "model"
+  ) -> Any: ...
 
 
 @dataclass(frozen=True)

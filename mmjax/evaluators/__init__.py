@@ -5,9 +5,10 @@ batch, and says `(name, value)` pairs; some also make pictures for the report
 (`artifacts.py` writes them). Start with `classification.py`. A user's own is
 named `"package.module:Class"`.
 
-Fields that no config sets are filled in by `mmjax.build.parts`: `batches`, a
-function that starts a fresh pass over the evaluator's data; `x_batches` where
-the config has `x_data`; `tokenizer`, `class_names`, `objectives`, `chance`.
+Fields that no config sets are filled in by `mmjax.build.evaluators`:
+`batches`, a function that starts a fresh pass over the evaluator's data;
+`x_batches` where the config has `x_data`; `tokenizer`, `class_names`,
+`objectives`, `chance`.
 """
 
 from mmjax.evaluators.classification import Classification

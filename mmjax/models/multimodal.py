@@ -1,6 +1,7 @@
 """The one model: encoders, fusion, shared space, heads, visual tokenizer."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -27,6 +28,8 @@ class MultimodalModel(nn.Module):
   shared_space: SharedSpace | None = None
   heads: Mapping[str, nn.Module] | None = None
   visual_tokenizer: nn.Module | None = None
+  decoders: Mapping[str, nn.Module] | None = None
+  teacher: nn.Module | None = None  # A model like this one, frozen.
 
   def encode(
     self,
@@ -69,6 +72,15 @@ class MultimodalModel(nn.Module):
       return head(x)
     encoder = self._part("encoder", self.encoders, tied_to)
     return head(x, table=encoder.table())
+
+  def decode(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    """Runs a decoder; see `models.decoders` for what each takes."""
+    return self._part("decoder", self.decoders or {}, name)(*args, **kwargs)
+
+  def teach(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    """Runs a method of the teacher."""
+    teacher = self._need("teacher", self.teacher, "teacher")
+    return getattr(teacher, method)(*args, **kwargs)
 
   def codes(self, image: Array) -> Int[Array, "b n"]:
     """The visual tokenizer's codes; no gradient flows through them."""

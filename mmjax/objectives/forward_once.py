@@ -1,13 +1,19 @@
 """One forward pass for many objectives."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
+
+import jax
 
 from mmjax.core import errors
 from mmjax.core.batch import Batch
 from mmjax.core.sequence import Sequence
 
 VIEWS = ("clean", "masked", "second")
+# Whose parameters compute: the trained ones, their moving average, or those of
+# the frozen `teacher` within the model.
+BY = ("model", "ema", "teacher")
 
 
 class ForwardOnce:
@@ -20,16 +26,18 @@ class ForwardOnce:
   look at the same thing. So masked language modelling and vision
   token prediction read one masked pass, contrastive alignment and captioning
   one clean pass. XLA merges repeated forward passes, never their backward
-  passes: this is where that work is saved.
+  passes: this is where that work is saved. What another than the model
+  computes is remembered likewise; it runs as in evaluation, without gradient.
 
   Args:
     call: `call(method, *args, key=str, **kwargs)` runs a method of the model;
-      `key` tells calls with randomness of their own apart.
+      `key` tells calls with randomness of their own apart. With `by`, if it is
+      not "model".
     batch: the batch of this step.
     train: passed to the methods that behave differently in training.
 
   Raises:
-    UserError: unknown view, or a modality that the batch lacks.
+    UserError: unknown view or `by`, or a modality that the batch lacks.
   """
 
   def __init__(self, call: Callable[..., Any], batch: Batch, *, train: bool):
@@ -37,8 +45,13 @@ class ForwardOnce:
     self._batch = batch
     self._train = train
     self._known: dict[tuple[Any, ...], Any] = {}
+    self._others: dict[str, ForwardOnce] = {}
 
-  def __call__(self, method: str, *args: Any, view: str = "clean") -> Any:
+  def __call__(
+    self, method: str, *args: Any, view: str = "clean", by: str = "model"
+  ) -> Any:
+    if by != "model":
+      return jax.lax.stop_gradient(self._other(by)(method, *args, view=view))
     if view not in VIEWS:
       raise errors.unknown("view", view, VIEWS)
     compute = getattr(self, f"_{method}", None)
@@ -49,6 +62,14 @@ class ForwardOnce:
     if call not in self._known:
       self._known[call] = compute(*args, view=view)
     return self._known[call]
+
+  def _other(self, by: str) -> "ForwardOnce":
+    if by not in BY:
+      raise errors.unknown("who computes", by, BY)
+    if by not in self._others:
+      call = functools.partial(self._call, by=by)
+      self._others[by] = ForwardOnce(call, self._batch, train=False)
+    return self._others[by]
 
   def _encode(self, modality: str, *, view: str) -> Sequence:
     field = f"{modality}_second" if view == "second" else modality

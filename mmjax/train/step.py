@@ -3,7 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ class ModelCall:
 
   Each call has random streams of its own, derived from the step's key and the
   name of the call: so an objective more changes nothing for the others.
+  `averaged` are the parameters that compute `by="ema"`; None = the same.
   """
 
   def __init__(
@@ -36,13 +37,24 @@ class ModelCall:
     rng: jax.Array,
     *,
     train: bool,
+    averaged: Mapping[str, Any] | None = None,
   ):
     self._model = model
     self._variables = dict(variables)
     self._rng = rng
     self._train = train
+    self._averaged = averaged
 
-  def __call__(self, method: str, *args: Any, key: str, **kwargs: Any) -> Any:
+  def __call__(
+    self,
+    method: str,
+    *args: Any,
+    key: str,
+    by: str = "model",
+    **kwargs: Any,
+  ) -> Any:
+    if by != "model":
+      return self._target(method, *args, by=by, **kwargs)
     rngs = {
       stream: jax.random.fold_in(
         self._rng, zlib.crc32(f"{stream}/{key}".encode())
@@ -65,10 +77,26 @@ class ModelCall:
       self._variables.update(changed)
     return out
 
+  def _target(self, method, *args, by, **kwargs):
+    """What another computes, as in evaluation."""
+    variables = self._variables
+    if by == "teacher":
+      args, method = (method, *args), "teach"
+    elif self._averaged is not None:
+      variables = {**variables, "params": self._averaged}
+    return self._model.apply(variables, *args, method=method, **kwargs)
+
   @property
   def collections(self) -> dict[str, Any]:
     """All but the parameters, as the calls left them."""
     return {k: v for k, v in self._variables.items() if k != "params"}
+
+
+class Fixed(NamedTuple):
+  """Parameters that a step does not differentiate by."""
+
+  frozen: Any  # Those of the model that are not trained.
+  averaged: Any  # All, trained ones as the moving average has them, or None.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # jit tells steps by identity.
@@ -91,8 +119,10 @@ class TrainStep:
   ) -> tuple[TrainState, dict[str, LossTerm]]:
     rng = jax.random.fold_in(state.rng, state.step)
     trained, frozen = trees.split(state.params, self.trainable)
+    averaged = None if state.ema is None else trees.merge(state.ema, frozen)
+    fixed = Fixed(frozen, averaged)
     grads, terms, metrics, collections = self._gradient(
-      trained, frozen, state.collections, batches, rng
+      trained, fixed, state.collections, batches, rng
     )
     updates, opt_state = self.optimizer.update(grads, state.opt_state, trained)
     norm = optax.tree.norm(grads)
@@ -123,11 +153,11 @@ class TrainStep:
     log.update({f"{name}/loss": term for name, term in terms.items()})
     return state, log | metrics
 
-  def _gradient(self, trained, frozen, collections, batches, rng):
+  def _gradient(self, trained, fixed, collections, batches, rng):
     """Gradient of the weighted sum of means over the whole batch."""
     if self.accumulate == 1:
       return self._micro_gradient(
-        trained, frozen, collections, batches, rng, None
+        trained, fixed, collections, batches, rng, None
       )
     micro = jax.tree.map(self._split, batches)
     keys = jax.random.split(rng, self.accumulate)
@@ -136,7 +166,7 @@ class TrainStep:
     # drops all of this pass that does not lead to the weights.
     def weigh(item):
       batch, key = item
-      terms, _, _ = self._forward(trained, frozen, collections, batch, key)
+      terms, _, _ = self._forward(trained, fixed, collections, batch, key)
       return {name: term.weight for name, term in terms.items()}
 
     weights = jax.tree.map(
@@ -147,14 +177,14 @@ class TrainStep:
       sums, collections = carry
       batch, key = item
       *new, collections = self._micro_gradient(
-        trained, frozen, collections, batch, key, weights
+        trained, fixed, collections, batch, key, weights
       )
       return (jax.tree.map(jnp.add, sums, new), collections), None
 
     first = jax.eval_shape(
       lambda: self._micro_gradient(
         trained,
-        frozen,
+        fixed,
         collections,
         jax.tree.map(lambda x: x[0], micro),
         keys[0],
@@ -167,10 +197,10 @@ class TrainStep:
     )
     return *sums, collections
 
-  def _micro_gradient(self, trained, frozen, collections, batch, rng, weights):
+  def _micro_gradient(self, trained, fixed, collections, batch, rng, weights):
     def loss_fn(trained):
       terms, metrics, changed = self._forward(
-        trained, frozen, collections, batch, rng
+        trained, fixed, collections, batch, rng
       )
       divide_by = weights or {k: t.weight for k, t in terms.items()}
       loss = multitask.weighted_sum(self.objectives, terms, divide_by)
@@ -179,9 +209,15 @@ class TrainStep:
     grads, (terms, metrics, changed) = jax.grad(loss_fn, has_aux=True)(trained)
     return grads, terms, metrics, changed
 
-  def _forward(self, trained, frozen, collections, batch, rng):
-    variables = {"params": trees.merge(trained, frozen), **collections}
-    call = ModelCall(self.model, variables, rng, train=True)
+  def _forward(self, trained, fixed, collections, batch, rng):
+    params = trees.merge(trained, fixed.frozen)
+    call = ModelCall(
+      self.model,
+      {"params": params, **collections},
+      rng,
+      train=True,
+      averaged=fixed.averaged,
+    )
     terms, metrics = multitask.forward(
       self.objectives, call, batch, rng, train=True
     )
@@ -221,8 +257,12 @@ def initialize(
   """
 
   def run(module):
-    def call(method: str, *args: Any, key: str, **kwargs: Any) -> Any:
+    def call(
+      method: str, *args: Any, key: str, by: str = "model", **kwargs: Any
+    ) -> Any:
       del key
+      if by == "teacher":
+        return module.teach(method, *args, **kwargs)
       return getattr(module, method)(*args, **kwargs)
 
     multitask.forward(objectives, call, batches, rng, train=True)

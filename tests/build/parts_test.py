@@ -1,6 +1,5 @@
 import textwrap
 
-import numpy as np
 import pytest
 
 from mmjax.build import parts, settings
@@ -325,54 +324,6 @@ def test_a_task_may_hide_patches_that_the_others_show(resolve):
   assert made.pipelines["main"].specs["image_hidden"].shape == (4,)
 
 
-def evaluators(resolve, stage, **sections):
-  def edit(config):
-    config.evaluators = sections
-
-  config = resolve(stage, edit)
-  made = parts.make_parts(config)
-  return parts.make_evaluators(config, made.objectives, made.info, 8)
-
-
-def test_an_evaluator_has_its_own_split_once_and_in_order(resolve):
-  made = evaluators(
-    resolve,
-    "finetune",
-    held_out=dict(name="classification", data=dict(split="test")),
-  )["held_out"]
-
-  labels = np.concatenate(
-    [b["label"][b["example_mask"]] for b in made.batches()]
-  )
-  source = settings.pipeline.sources.open_source("synthetic", split="test")
-  names = list(source.class_names["group"])
-  expected = [names.index(source[i]["group"]) for i in range(len(source))]
-  np.testing.assert_array_equal(labels, expected)
-
-
-def test_an_evaluator_gets_the_classes_of_its_own_data(resolve):
-  made = evaluators(
-    resolve,
-    "finetune",
-    probe=dict(
-      name="linear_probe",
-      data=dict(split="test", label=dict(field="subgroup")),
-      train_data=dict(label=dict(field="subgroup")),
-    ),
-  )["probe"]
-
-  assert made.num_classes == 6
-  assert len(next(made.train_batches())["label"]) == 8
-
-
-def test_unknown_key_of_an_evaluator_says_the_nearest(resolve):
-  with pytest.raises(
-    errors.UserError,
-    match=r"'config.evaluators.a.evry_steps'\. Did you mean 'every_steps'",
-  ):
-    evaluators(resolve, "finetune", a=dict(name="loss", evry_steps=3))
-
-
 def audio_and_text(config):
   config.data = dict(
     source="starter_speech",
@@ -473,26 +424,6 @@ def test_tasks_that_disagree_about_the_one_model_are_refused(resolve):
     edit,
     "image_size is 64 in the data of 'large' and 32 in that of 'small'",
   )
-
-
-def test_an_evaluator_of_a_task_has_its_data_and_objectives(resolve):
-  def edit(config):
-    two_texts(config)
-    config.evaluators = dict(
-      long=dict(name="loss", task="long", data=dict(split="test")),
-    )
-
-  config = resolve("pretrain", edit)
-  made = parts.make_parts(config)
-  found = parts.make_evaluators(config, made.objectives, made.info, 8)["long"]
-
-  assert list(found.objectives) == ["b"]
-  assert next(found.batches())["text"].shape == (8, 20)
-
-
-def test_an_evaluator_of_an_unknown_task_says_the_nearest(resolve):
-  with pytest.raises(errors.UserError, match="Did you mean 'main'"):
-    evaluators(resolve, "finetune", a=dict(name="loss", task="mian"))
 
 
 def test_data_that_nothing_reads_is_refused(resolve):

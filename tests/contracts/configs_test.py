@@ -53,7 +53,7 @@ def test_a_config_imports_nothing_of_mmjax(file):
 
 
 def test_a_config_describes_a_run_that_can_be_built(file, starter_path):
-  from mmjax.build import experiment, parts, settings
+  from mmjax.build import evaluators, experiment, settings
 
   config = configs.load(str(file))
   if config.data.source.startswith("starter_"):
@@ -63,6 +63,6 @@ def test_a_config_describes_a_run_that_can_be_built(file, starter_path):
 
   total, trained = made.num_params()
   assert 0 < trained <= total
-  assert parts.make_evaluators(
+  assert evaluators.make_evaluators(
     made.config, made.parts.objectives, made.parts.info, made.batch_size
   )

@@ -217,3 +217,32 @@ def test_the_second_view_takes_what_belongs_to_it(model):
 def test_a_second_view_that_the_batch_lacks_is_refused(apply):
   with pytest.raises(errors.UserError, match="'image_second'"):
     apply("encode", "image", view="second")
+
+
+def test_what_another_computes_is_remembered_apart(model, apply):
+  ours = apply("encode", "image")
+  theirs = apply("encode", "image", by="ema")
+
+  assert theirs is not ours
+  apply("project", "image", by="ema")  # Reads the same encoding.
+  apply("encode", "image", by="teacher")
+  assert model.counts["encode/image/clean"] == 3  # One for each of `BY`.
+  _, _, kwargs = model.calls["encode/image/clean"]
+  assert (kwargs["by"], kwargs["train"]) == ("teacher", False)
+
+
+def test_no_gradient_reaches_what_another_computes():
+  def loss(x):
+    def call(method, *args, key, by="model", **kwargs):
+      return x**2
+
+    apply = ForwardOnce(call, BATCH, train=True)
+    return apply("pool", "image") + apply("pool", "image", by="ema")
+
+  # The call that pools gets what "encode" returned: x^2 either way.
+  assert jax.grad(loss)(3.0) == 6.0
+
+
+def test_an_unknown_one_who_computes_is_refused(apply):
+  with pytest.raises(errors.UserError, match="Did you mean 'ema'"):
+    apply("encode", "image", by="ems")

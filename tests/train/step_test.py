@@ -395,3 +395,44 @@ def test_only_what_objectives_call_gets_parameters(batches):
     "tower/kernel",
     "outputs_b/kernel",
   }
+
+
+class Student(nn.Module):
+  """A factor of its own, and a teacher that has one too."""
+
+  teacher: nn.Module | None = None
+
+  @nn.compact
+  def __call__(self, x, **kwargs):
+    return x * self.param("factor", nn.initializers.ones, ())
+
+  def teach(self, method, *args):
+    return getattr(self.teacher, method)(*args)
+
+
+def test_the_average_and_the_teacher_compute_with_their_own_parameters():
+  params = {"factor": jnp.asarray(2.0), "teacher": {"factor": jnp.asarray(5.0)}}
+  averaged = {**params, "factor": jnp.asarray(3.0)}
+  call = step_lib.ModelCall(
+    Student(Student()),
+    {"params": params},
+    jax.random.key(0),
+    train=True,
+    averaged=averaged,
+  )
+
+  def value(**by):
+    return float(call("__call__", jnp.asarray(1.0), key="x", **by))
+
+  assert [value(), value(by="ema"), value(by="teacher")] == [2.0, 3.0, 5.0]
+
+
+def test_without_an_average_the_parameters_stand_for_it():
+  call = step_lib.ModelCall(
+    Student(),
+    {"params": {"factor": jnp.asarray(2.0)}},
+    jax.random.key(0),
+    train=False,
+  )
+
+  assert float(call("__call__", jnp.asarray(1.0), key="x", by="ema")) == 2.0

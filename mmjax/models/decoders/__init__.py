@@ -1,0 +1,9 @@
+"""Decoders: what turns encoded inputs into a sequence to predict from.
+
+Named in `config.model.decoders` by the field that they make, called by
+`apply("decode", ...)` and `apply("restore", ...)`.
+"""
+
+from typing import Any
+
+DECODERS: dict[str, Any] = {}
