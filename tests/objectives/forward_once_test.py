@@ -224,7 +224,7 @@ def test_what_another_computes_is_remembered_apart(model, apply):
   theirs = apply("encode", "image", by="ema")
 
   assert theirs is not ours
-  apply("project", "image", by="ema")  # Reads the same encoding.
+  apply("fuse", ("image",), by="ema")  # Reads the same encoding.
   apply("encode", "image", by="teacher")
   assert model.counts["encode/image/clean"] == 3  # One for each of `BY`.
   _, _, kwargs = model.calls["encode/image/clean"]
@@ -237,9 +237,8 @@ def test_no_gradient_reaches_what_another_computes():
       return x**2
 
     apply = ForwardOnce(call, BATCH, train=True)
-    return apply("pool", "image") + apply("pool", "image", by="ema")
+    return apply("codes", "image") + apply("codes", "image", by="ema")
 
-  # The call that pools gets what "encode" returned: x^2 either way.
   assert jax.grad(loss)(3.0) == 6.0
 
 

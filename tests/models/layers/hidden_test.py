@@ -11,6 +11,8 @@ from mmjax.models.layers import hidden as hiding
 class Stem(nn.Module):
   @nn.compact
   def __call__(self, x, hidden=None):
+    x = jnp.asarray(x)
+    hidden = None if hidden is None else jnp.asarray(hidden)
     return hiding.replace(self, x, hidden)
 
 
@@ -18,7 +20,7 @@ def test_the_token_stands_where_tokens_are_hidden_and_nowhere_else():
   x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
   hidden = np.array([[0, 3], [2, 4]])
   stem = Stem()
-  variables = nn.unbox(stem.init(jax.random.key(0), x))
+  variables = nn.meta.unbox(stem.init(jax.random.key(0), x))
   token = np.asarray(variables["params"]["mask_token"])
   want = x.copy()
   for row, places in enumerate(hidden):
