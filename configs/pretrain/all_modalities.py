@@ -5,6 +5,13 @@ mmjax train --config=configs/pretrain/all_modalities.py --workdir=runs/all
 With an argument, the specialist of one pair, at the same steps for it:
 `--config=configs/pretrain/all_modalities.py:clips`. Needs the tokenizer of
 `make quickstart`.
+
+6 min on 2 CPU cores, specialists 2 to 3. R@10 into text and from text, seed 0:
+
+  pair      held out              all        specialist  chance
+  pictures  1,686, unseen artist  .085 .097  .083 .078   .006
+  clips     45                    .911 .911  .889 .889   .222
+  speech    55                    .818 .873  .800 .818   .182
 """
 
 from pathlib import Path
