@@ -3,7 +3,8 @@ r"""Clips and their words: masked words, masked tubelets, one shared space.
 mmjax train --config=configs/pretrain/video_text.py --workdir=runs/video_text
 
 1 min 40 s on 2 CPU cores. 45 held-out clips, text to clip R@1 0.82, R@10 0.91;
-a ridge regression on the mean frame 0.73 and 0.96; chance R@10 0.22 (seed 0). 700 steps reach no more.
+a ridge regression on the mean frame 0.73 and 0.96; chance R@10 0.22 (seed 0).
+More steps (700) reach no more.
 
 Needs the quickstart: its picture encoder becomes the clips', each patch a
 tubelet, and its text encoder goes on.
