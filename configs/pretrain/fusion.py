@@ -2,7 +2,9 @@ r"""The quickstart's pretraining with another fusion; for comparisons.
 
 mmjax train --config=configs/pretrain/fusion.py:cross_attention --workdir=W
 
-`experiments/fusion.sh` runs them all. Needs the tokenizer of `make quickstart`.
+`experiments/fusion.sh` runs them all, 4 min each on 2 CPU cores; see
+`experiments/fusion.md` for what came out. Needs the tokenizer of
+`make quickstart`.
 """
 
 import importlib.util
