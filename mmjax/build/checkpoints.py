@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ml_collections as mlc
 
-from mmjax.build import evaluation, experiment
+from mmjax.build import evaluation, experiment, tokenizer_ids
 from mmjax.core import errors
 from mmjax.train import checkpoint
 from mmjax.train.state import TrainState
@@ -60,9 +60,10 @@ def restore(
   source = open_checkpoints(workdir)
   made = experiment.prepare(config)
   try:
-    number, state, _ = source.restore(made.abstract_state, number_or_name)
+    number, state, meta = source.restore(made.abstract_state, number_or_name)
   finally:
     source.close()
+  tokenizer_ids.check(made, state, meta)
   return made, number, state
 
 

@@ -8,6 +8,7 @@ import ml_collections as mlc
 
 from mmjax.build import experiment as experiment_lib
 from mmjax.core import trees
+from mmjax.core.piecewise import Piecewise
 from mmjax.sharding import partition
 
 
@@ -22,6 +23,8 @@ def describe(config: mlc.ConfigDict, *, shardings: bool = False) -> str:
       ("part", "parameters", "trained", "MiB", "MiB per device"),
       _by_part(rows, made.trainable),
     ),
+    _heading(f"tasks, mixture {config.mixture!r}"),
+    _table(("task", "examples", "rate", "share of all steps"), _tasks(made)),
     _heading("batch, by task"),
     _table(("task", "field", "spec", "axes", "what"), _fields(made)),
     _heading(f"mesh {dict(made.mesh.shape)}, rules {config.mesh.rules}"),
@@ -52,7 +55,10 @@ def describe(config: mlc.ConfigDict, *, shardings: bool = False) -> str:
     f"{flops / 1e9:.3f} GFLOP per example, "
     f"{flops * made.batch_size / 1e9:.1f} per step of {made.batch_size}; "
     f"parameters and optimizer {_mib(state_bytes)} MiB",
-    _heading("loss of a model that knows nothing, nats"),
+    _heading(
+      "loss of a model that knows nothing, nats; weighting "
+      f"{config.weighting.name!r}"
+    ),
     _table(
       ("objective", "task", "weight", "chance"),
       [
@@ -88,6 +94,26 @@ def _by_part(rows, trainable):
       )
     )
   return out
+
+
+def _tasks(made):
+  """How many examples each task has, how often it is drawn."""
+  num_steps = made.config.train.num_steps
+  counts = made.parts.mixture.counts(num_steps)
+  rates = getattr(made.parts.mixture, "rates", {})
+  return [
+    (
+      task,
+      f"{len(source):,}",
+      _number(rates[task]) if task in rates else "-",
+      f"{counts[task] / num_steps:.1%}",
+    )
+    for task, source in made.parts.pipelines.items()
+  ]
+
+
+def _number(value):
+  return str(value) if isinstance(value, Piecewise) else f"{value:.4g}"
 
 
 def _fields(made):

@@ -14,11 +14,19 @@ from jax.sharding import Mesh
 
 from mmjax.build import parts as parts_lib
 from mmjax.build import settings as settings_lib
+from mmjax.build import teacher
 from mmjax.core import errors, trees
 from mmjax.finetune import freeze
 from mmjax.sharding import mesh as mesh_lib
 from mmjax.sharding import partition, rules
-from mmjax.train import flops, optimizer, predict, state, step
+from mmjax.train import (
+  flops,
+  grad_cache,
+  optimizer,
+  predict,
+  state,
+  step,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +69,21 @@ class Experiment:
     with predict.placement(self.mesh, self.rules):
       return self.step_fn.lower(self.abstract_state, self.abstract_batches())
 
+  @functools.cached_property
+  def conflict_fn(self) -> Any:
+    """Measures how gradients lie to each other; takes what the step takes."""
+    batch = partition.batch_sharding(self.mesh)
+    return jax.jit(
+      self.train_step.conflict,
+      in_shardings=(self.shardings, batch),
+      out_shardings=partition.replicated(self.mesh),
+    )
+
+  def run_conflict(self, state: Any, batches: Any) -> Any:
+    """Metrics of `TrainStep.conflict`; the state stays."""
+    with predict.placement(self.mesh, self.rules):
+      return self.conflict_fn(state, batches)
+
   def abstract_batches(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """Shapes of the batches, by task and field."""
     return _abstract_batches(self.parts, self.batch_size)
@@ -97,18 +120,31 @@ class Experiment:
     )
 
   @functools.cached_property
-  def flops_per_example(self) -> float:
-    """Of a training step; what remat computes again does not count."""
-    train_step = self.train_step
+  def flops_of_steps(self) -> dict[tuple[str, ...], float]:
+    """Of a training step, by its tasks; computed again does not count."""
+    train_step = dataclasses.replace(self.train_step, accumulate=1)
     if _rematerializes(self.config):
       config = _without_remat(self.config)
       train_step = dataclasses.replace(
         train_step, model=parts_lib.make_parts(config).model
       )
-    count = flops.count_flops(
-      train_step, self.abstract_state, self.abstract_batches()
+    batches = self.abstract_batches()
+    return {
+      tasks: flops.count_flops(
+        train_step, self.abstract_state, {task: batches[task] for task in tasks}
+      )
+      for tasks in self.parts.mixture.choices
+    }
+
+  @property
+  def flops_per_example(self) -> float:
+    """Of a training step, the mean over all steps of the run."""
+    num_steps = settings_lib.settings(self.config, "train").num_steps
+    counts = self.parts.mixture.counts(num_steps)
+    total = sum(
+      count * counts[tasks[0]] for tasks, count in self.flops_of_steps.items()
     )
-    return count / self.batch_size
+    return total / num_steps / self.batch_size
 
 
 def prepare(
@@ -141,11 +177,15 @@ def prepare(
   trainable = freeze.trainable_mask(
     nn.meta.unbox(boxed["params"]), finetune.trainable, finetune.frozen
   )
+  trainable = {
+    n: t and not n.startswith(teacher.PREFIX) for n, t in trainable.items()
+  }
   _check_frozen(parts, trainable)
+  trained = [n for n in names if trainable[n]]
+  trees.match(parts.weighting.shared, trained, what="trained parameters")
   opt_settings = settings_lib.settings(config, "optimizer")
-  opt = optimizer.make_optimizer(
-    opt_settings, train.num_steps, [n for n in names if trainable[n]]
-  )
+  _check_average(parts, opt_settings.ema_decay)
+  opt = optimizer.make_optimizer(opt_settings, train.num_steps, trained)
 
   abstract = jax.eval_shape(
     lambda v, rng: state.create(
@@ -172,6 +212,7 @@ def prepare(
     trainable,
     train.accumulate,
     opt_settings.ema_decay,
+    parts.weighting,
   )
   return Experiment(
     config,
@@ -192,7 +233,9 @@ def init_variables(
   batches = jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype), _abstract_batches(parts, batch_size)
   )
-  return step.initialize(parts.model, parts.objectives, batches, rng)
+  return step.initialize(
+    parts.model, parts.objectives, batches, rng, parts.weighting
+  )
 
 
 def _abstract_batches(parts, batch_size):
@@ -209,21 +252,34 @@ def _check_accumulation(parts, accumulate):
   if accumulate == 1:
     return
   for name, item in parts.objectives.items():
-    if getattr(item.objective, "couples_examples", False):
+    objective = item.objective
+    if grad_cache.couples(objective) and not grad_cache.can_cache(objective):
       raise errors.UserError(
-        f"The objective {name!r} compares the examples of a batch, so "
+        f"The objective {name!r} couples the examples of a batch, so "
         f"train.accumulate={accumulate} micro-batches are not one large "
-        "batch. Set train.accumulate=1, or the objective's "
-        "negatives='micro_batch' to accept fewer negatives."
+        "batch. Set train.accumulate=1, or accept fewer negatives (of "
+        "'matching': candidates='micro_batch'), or give an objective of your "
+        "own what core.interfaces.CoupledObjective asks for."
+      )
+
+
+def _check_average(parts, ema_decay):
+  for name, item in parts.objectives.items():
+    if getattr(item.objective, "needs_ema", False) and not ema_decay:
+      raise errors.UserError(
+        f"The objective {name!r} learns from the moving average of the "
+        "parameters, which this run does not keep: set optimizer.ema_decay, "
+        "e.g. to 0.996."
       )
 
 
 def _check_frozen(parts, trainable):
   for name, item in parts.objectives.items():
     for part in getattr(item.objective, "needs_frozen", ()):
-      loose = [
-        n for n, t in trainable.items() if t and n.startswith(f"{part}/")
-      ]
+      starts = (f"{part}/",)
+      if part == "visual_tokenizer":  # Those of other modalities too.
+        starts = (*starts, "tokenizers_")
+      loose = [n for n, t in trainable.items() if t and n.startswith(starts)]
       if loose:
         raise errors.UserError(
           f"The objective {name!r} needs a frozen {part}, but {len(loose)} "
@@ -245,5 +301,6 @@ def _without_remat(config):
 
 def _stacks(config):
   """The options of all stacks; parts of the user's own may have none."""
-  parts = [*config.model.encoders.values(), config.model.fusion]
+  model = config.model
+  parts = [*model.encoders.values(), *model.decoders.values(), model.fusion]
   return [part.stack for part in parts if part and "stack" in part]

@@ -1,6 +1,5 @@
 """Where a run's parameters come from, and what its checkpoints say."""
 
-import hashlib
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -9,10 +8,9 @@ from typing import Any
 
 import jax
 import ml_collections as mlc
-import numpy as np
 from flax import linen as nn
 
-from mmjax.build import checkpoints
+from mmjax.build import checkpoints, teacher, tokenizer_ids
 from mmjax.build import experiment as experiment_lib
 from mmjax.build import settings as settings_lib
 from mmjax.core import config as config_lib
@@ -52,6 +50,9 @@ def initial_state(
   settings = settings_lib.settings(config, "init")
   if settings.from_checkpoint:
     variables, report = load(variables, experiment, settings)
+  if teacher.PART in variables["params"]:
+    variables, said = load_teacher(variables, experiment, config.model.teacher)
+    report = f"{report}\n{said}"
 
   def create(variables, rng):
     return state_lib.create(
@@ -88,8 +89,11 @@ def load(
     resize=settings.resize,
     inflate=settings.inflate,
   )
-  merged, report = surgery.load_partial(variables["params"], params, **rules)
-  loaded = {"params": merged}
+  fresh = dict(variables["params"])
+  taught = {k: fresh.pop(k) for k in (teacher.PART,) if k in fresh}
+  params.pop(teacher.PART, None)  # It has a checkpoint of its own.
+  merged, report = surgery.load_partial(fresh, params, **rules)
+  loaded = {"params": merged | taught}
   loaded_parts = {n.split("/")[0] for n in report.loaded}
   for name, tree in variables.items():
     if name != "params":
@@ -100,6 +104,50 @@ def load(
     lambda x, like: jax.device_put(x, like.sharding), loaded, dict(variables)
   )
   return placed, f"{report} (from {folder})"
+
+
+def load_teacher(
+  variables: Mapping[str, Any],
+  experiment: experiment_lib.Experiment,
+  workdir: str,
+) -> tuple[dict[str, Any], str]:
+  """Puts the parameters of a run's newest checkpoint in the teacher's place.
+
+  Only what the objectives call; the rest of the checkpoint is left.
+
+  Raises:
+    UserError: it has another text tokenizer, lacks parameters, or has them of
+      other shapes.
+  """
+  folder = Path(workdir).expanduser()
+  source = checkpoints.open_checkpoints(folder)
+  try:
+    params, _ = source.restore_params()
+    meta = source.read_meta()
+  finally:
+    source.close()
+  wanted = variables["params"][teacher.PART]
+  theirs, ours = meta.get("text_tokenizer"), text_tokenizer_id(experiment)
+  if "encoders_text" in wanted and theirs != ours:
+    raise errors.UserError(
+      f"The teacher in {folder} reads the text tokenizer {theirs}, this run "
+      f"has {ours}. Set config.data.text.tokenizer to {folder}/tokenizer.json."
+    )
+  names = trees.flatten(wanted)
+  found = {n: x for n, x in trees.flatten(params).items() if n in names}
+  problems = trees.diff(wanted, trees.unflatten(found))
+  if problems:
+    raise errors.UserError(
+      f"The checkpoint in {folder} is not that of the teacher that the "
+      f"objectives ask for:\n{problems}"
+    )
+  placed = trees.map_names(
+    lambda n, like: jax.device_put(found[n].astype(like.dtype), like.sharding),
+    wanted,
+  )
+  params = {**variables["params"], teacher.PART: placed}
+  report = f"{len(names)} parameters of the teacher (from {folder})"
+  return {**variables, "params": params}, report
 
 
 def _load_collection(name, tree, source, loaded_parts):
@@ -143,20 +191,11 @@ def text_tokenizer_id(experiment: experiment_lib.Experiment) -> str | None:
   return None
 
 
-def visual_tokenizer_id(state: state_lib.TrainState) -> str | None:
+def visual_tokenizer_id(
+  state: state_lib.TrainState, tokenizer: Any = None
+) -> str | None:
   """Id (hash) of the visual tokenizer's parameters and codes."""
-  part = "visual_tokenizer"
-  if part not in state.params:
-    return None
-  digest = hashlib.sha256()
-  values = {
-    "params": state.params[part],
-    "codebook": state.collections.get("codebook", {}).get(part, {}),
-  }
-  for name, leaf in sorted(trees.flatten(values).items()):
-    digest.update(name.encode())
-    digest.update(np.asarray(leaf).tobytes())
-  return digest.hexdigest()[:16]
+  return tokenizer_ids.of_part(state, "visual_tokenizer", tokenizer)
 
 
 def checkpoint_meta(
@@ -167,14 +206,18 @@ def checkpoint_meta(
 ) -> dict[str, Any]:
   """What a checkpoint carries beside its arrays."""
   seed = settings_lib.settings(config, "train").seed
+  counts = experiment.parts.mixture.counts(step)
   return {
     "config": config_lib.plain(config),
     "fingerprint": checkpoint.fingerprint(state.params),
     "text_tokenizer": text_tokenizer_id(experiment),
-    "visual_tokenizer": visual_tokenizer_id(state),
+    "visual_tokenizer": visual_tokenizer_id(
+      state, experiment.parts.model.visual_tokenizer
+    ),
+    "cached_codes": tokenizer_ids.cached(experiment.parts.pipelines.values()),
     "data": {
       task: {
-        "examples": step * experiment.batch_size,
+        "examples": counts[task] * experiment.batch_size,
         "fingerprint": loader.fingerprint(source, seed),
       }
       for task, source in experiment.parts.pipelines.items()

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 import ml_collections as mlc
 import numpy as np
 
+from mmjax.build import mixing
 from mmjax.build.model import make_model
 from mmjax.build.pipelines import class_facts, make_pipelines
 from mmjax.build.plug_in import plug_in
-from mmjax.core import errors
+from mmjax.core import errors, piecewise
 from mmjax.core.batch import MODALITIES, FieldSpec
-from mmjax.core.interfaces import ModelInfo
-from mmjax.data import pipeline
+from mmjax.core.interfaces import ModelInfo, Objective
+from mmjax.data import mixture, pipeline
 from mmjax.models.multimodal import MultimodalModel
 from mmjax.objectives import OBJECTIVES
 from mmjax.objectives.multitask import Objectives, WeightedObjective
+from mmjax.objectives.weighting import Weighting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Parts:
   objectives: Objectives
   model: MultimodalModel
   info: ModelInfo
+  mixture: mixture.Mixture
+  weighting: Weighting
 
   @property
   def fields(self) -> dict[str, dict[str, FieldSpec]]:
@@ -41,7 +45,15 @@ def make_parts(config: mlc.ConfigDict) -> Parts:
   model, info = make_model(config, pipelines, plain)
   check_fields(objectives, info, pipelines)
   check_modalities(model, objectives, info, pipelines)
-  return Parts(pipelines, objectives, model, info)
+  check_causal(model, plain)
+  return Parts(
+    pipelines,
+    objectives,
+    model,
+    info,
+    mixing.make_mixture(config, pipelines, objectives),
+    mixing.make_weighting(config, objectives),
+  )
 
 
 def make_objectives(
@@ -64,10 +76,12 @@ def make_objectives(
       made = plug_in(
         "objective", path, section, OBJECTIVES, facts, skip=("weight",)
       )
+      weight = mixing.number(f"{path}.weight", section.weight)
+      factor = mixing.constant(f"tasks.{task_name}.weight", task.weight)
       objectives[name] = WeightedObjective(
-        task_name, made, float(task.weight) * float(section.weight)
+        task_name, made, piecewise.times(weight, factor)
       )
-  if not any(item.weight for item in objectives.values()):
+  if not any(piecewise.highest(item.weight) for item in objectives.values()):
     raise errors.UserError("The weights of all objectives are zero.")
   return objectives
 
@@ -130,6 +144,24 @@ def check_modalities(
         f"set config.data.{name}, or leave the encoder out. The data have "
         f"{sorted(given & set(MODALITIES))}."
       )
+
+
+def check_causal(
+  model: MultimodalModel, objectives: Mapping[str, Objective]
+) -> None:
+  """Checks that no encoder shows an objective what it has to predict.
+
+  Raises:
+    UserError: an objective's `needs_causal` names an encoder that is not.
+  """
+  for name, objective in objectives.items():
+    for encoder in getattr(objective, "needs_causal", ()):
+      if not getattr(model.encoders.get(encoder), "causal", True):
+        raise errors.UserError(
+          f"The objective {name!r} predicts each token from those before it, "
+          f"but the encoder {encoder!r} sees all: set config.model.encoders."
+          f"{encoder}.causal=True."
+        )
 
 
 def _fits(want: FieldSpec, have: FieldSpec) -> bool:

@@ -5,10 +5,9 @@ from typing import Any
 
 import ml_collections as mlc
 
-from mmjax.build import settings as settings_lib
 from mmjax.build.plug_in import Section, plain
 from mmjax.core import errors
-from mmjax.data import pipeline
+from mmjax.data import mixture, pipeline
 
 
 def make_pipelines(config: mlc.ConfigDict) -> dict[str, pipeline.Pipeline]:
@@ -19,8 +18,8 @@ def make_pipelines(config: mlc.ConfigDict) -> dict[str, pipeline.Pipeline]:
   """
   if not config.tasks:
     raise errors.UserError("config.tasks is empty: nothing to train.")
-  if config.mixture not in settings_lib.MIXTURES:
-    raise errors.unknown("mixture", config.mixture, settings_lib.MIXTURES)
+  if config.mixture not in mixture.KINDS:
+    raise errors.unknown("mixture", config.mixture, mixture.KINDS)
   pipelines = {}
   for name, task in config.tasks.items():
     if not task.objectives:
@@ -33,10 +32,15 @@ def make_pipeline(
   config: mlc.ConfigDict, *changes: Section
 ) -> pipeline.Pipeline:
   """A pipeline of `config.data` with some keys changed."""
+  return pipeline.build_pipeline(merged_data(config, *changes))
+
+
+def merged_data(config: mlc.ConfigDict, *changes: Section) -> dict[str, Any]:
+  """`config.data` with some keys changed."""
   merged = config.data.to_dict()
   for change in changes:
     merged = _merge(merged, plain(change))
-  return pipeline.build_pipeline(merged)
+  return merged
 
 
 def _merge(
@@ -50,6 +54,16 @@ def _merge(
     nested = isinstance(value, Mapping) and isinstance(inner, Mapping)
     merged[key] = _merge(inner, value) if nested else value
   return merged
+
+
+def cached_codebook_sizes(facts: Mapping[str, Any]) -> dict[str, int]:
+  """Number of codes by modality, of the codes that come with the data."""
+  end = "_codes_number"
+  return {
+    name.removesuffix(end): number
+    for name, number in facts.items()
+    if name.endswith(end)
+  }
 
 
 def class_facts(source: pipeline.Pipeline) -> dict[str, Any]:
@@ -91,7 +105,11 @@ def model_facts(
   facts: dict[str, Any] = {}
   if main.tokenizer is not None:
     facts["vocab_size"] = main.tokenizer.vocab_size
-    facts["max_tokens"] = main.specs["text"].shape[0]
+    facts["max_tokens"] = max(
+      main.specs[name].shape[0]
+      for name in ("text", "answer")
+      if name in main.specs
+    )
   if "image" in main.specs and len(main.specs["image"].shape) == 3:
     facts["image_size"] = main.specs["image"].shape[0]
   for transform in main.transforms:

@@ -10,7 +10,7 @@ import ml_collections as mlc
 from mmjax import evaluators, models, objectives
 from mmjax.core import config as config_lib
 from mmjax.core import errors, registry
-from mmjax.data import pipeline, tokenizer
+from mmjax.data import mixture, pipeline, tokenizer
 from mmjax.data.transforms import (
   audio,
   image,
@@ -41,6 +41,27 @@ class TrainSettings:
         raise errors.UserError(
           f"{name}={getattr(self, name)}, expected 1 or more."
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixingSettings:
+  """How often mixture="sample" draws each task."""
+
+  # "fixed": by `tasks.<name>.rate`; "proportional": by that times
+  # size^(1 / temperature), the size of the task's data.
+  rates: str = "fixed"
+  temperature: float = 1.0
+
+  def __post_init__(self):
+    if self.rates not in mixture.RATES:
+      raise errors.unknown("kind of rates", self.rates, mixture.RATES)
+    if not self.temperature > 0.0:
+      raise errors.UserError(f"temperature={self.temperature}, expected > 0.")
+    if self.rates == "fixed" and self.temperature != 1.0:
+      raise errors.UserError(
+        f"temperature={self.temperature} changes nothing with rates='fixed'; "
+        "set rates='proportional', or temperature=1.0."
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +121,9 @@ class LogSettings:
   tensorboard: bool = True
   # Run all evaluators after the last step; if not, `mmjax evaluate` does.
   evaluate_at_end: bool = True
+  # Steps between measurements of how the objectives' gradients lie to each
+  # other, see `train.conflict`; 0 = never.
+  conflict_every: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,9 +132,17 @@ class ModelSettings:
 
   encoders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   fusion: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # Of pictures, and of clips unless `tokenizers` has one for these.
   visual_tokenizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # Of other modalities, e.g. dict(audio=dict(name="random_projection", ..)).
+  tokenizers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   decoders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # Workdir of a run whose model is learned from, frozen; see `teacher.py`.
+  teacher: str = ""
   shared_dim: int = 0  # Channels of the shared space; 0 = none.
+  # What its similarities are first multiplied by; 0 = as objectives ask for,
+  # 1 / 0.07 if they don't.
+  shared_scale: float = 0.0
   precision: str = "auto"  # See `core.precision`.
 
 
@@ -118,6 +150,7 @@ GROUPS: dict[str, Any] = {
   "data": pipeline.DataConfig,
   "model": ModelSettings,
   "train": TrainSettings,
+  "mixing": MixingSettings,
   "mesh": MeshSettings,
   "optimizer": OptimizerSettings,
   "init": InitSettings,
@@ -125,10 +158,11 @@ GROUPS: dict[str, Any] = {
   "checkpoint": CheckpointSettings,
   "log": LogSettings,
 }
-MIXTURES = ("sum",)
 # Arguments of plug-ins that are sections of their own.
 SECTIONS = (LogMelOptions, SpecAugmentOptions, StackOptions)
-TASK = {"weight": 1.0, "data": {}, "objectives": {}}
+# A weight of an objective and a rate of a task may also be a
+# `core.piecewise.Piecewise`, as a section.
+TASK = {"weight": 1.0, "rate": 1.0, "data": {}, "objectives": {}}
 
 
 def defaults() -> dict[str, Any]:
@@ -138,6 +172,7 @@ def defaults() -> dict[str, Any]:
     "stage": "train",
     "search_path": "",  # Folder of plug-ins; the command line fills it in.
     "mixture": "sum",
+    "weighting": {"name": "constant"},
     "tasks": {},
     "evaluators": {},
     **groups,
@@ -169,6 +204,7 @@ def resolve(config: mlc.ConfigDict) -> mlc.ConfigDict:
         if "weight" not in objective:
           objective.weight = 1.0
         _fill("objective", objective, objectives.OBJECTIVES)
+    _fill("weighting", resolved.weighting, objectives.WEIGHTINGS)
     for encoder in resolved.model.encoders.values():
       _fill("encoder", encoder, models.ENCODERS)
     for decoder in resolved.model.decoders.values():
@@ -181,6 +217,8 @@ def resolve(config: mlc.ConfigDict) -> mlc.ConfigDict:
         resolved.model.visual_tokenizer,
         models.VISUAL_TOKENIZERS,
       )
+    for tokenizer in resolved.model.tokenizers.values():
+      _fill("tokenizer", tokenizer, models.VISUAL_TOKENIZERS)
     for evaluator in resolved.evaluators.values():
       # `data` changes what `task` trains on; without a task, `config.data`.
       _fill_keys(evaluator, every_steps=0, task="", data={})
@@ -202,12 +240,18 @@ def _fill_data(data: mlc.ConfigDict) -> None:
     if data.image.mask:
       _fill_fields(data.image.mask, image.MaskImage, without=("grid",))
   if data.text:
-    _fill_fields(data.text, text.TextTransform)
+    _fill_fields(data.text, text.TextTransform, without=("output",))
     _fill_keys(data.text, mask={}, tokenizer=tokenizer.STARTER)
+    _fill_keys(data.text, **{name: {} for name in pipeline.DECODING})
+    for name, transform in pipeline.DECODING.items():
+      if data.text[name]:
+        _fill_fields(data.text[name], transform)
     if not data.text.field:
       _fill_fields(data.text, text.Caption)
     if data.text.mask:
       _fill_fields(data.text.mask, text.MaskText, without=("max_tokens",))
+  if data.answer:
+    _fill_fields(data.answer, text.TextTransform, without=("output",))
   if data.video:
     _fill_fields(data.video, video.VideoTransform)
     _fill_keys(data.video, mask={})

@@ -1,6 +1,7 @@
 """A training run from start, or from where it was left, to its end."""
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ import jax
 import ml_collections as mlc
 import numpy as np
 
-from mmjax.build import evaluation, experiment, initial
+from mmjax.build import evaluation, experiment, initial, tokenizer_ids
 from mmjax.build import settings as settings_lib
 from mmjax.core import config as config_lib
 from mmjax.core import errors, precision
@@ -21,6 +22,10 @@ from mmjax.train.state import TrainState
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
+
+
+class Unhealthy(errors.UserError):
+  """An objective says that going on makes no sense."""
 
 
 class Listener:
@@ -153,45 +158,60 @@ class Run:
 
   def _start(self) -> TrainState:
     if self.checkpointer.latest() is not None:
-      step, state, _ = self.checkpointer.restore(self.experiment.abstract_state)
+      step, state, meta = self.checkpointer.restore(
+        self.experiment.abstract_state
+      )
+      tokenizer_ids.check(self.experiment, state, meta)
       self.init_report = f"resumed from step {step} of {self.workdir}"
       return state
     state, self.init_report = initial.initial_state(
       self.config, self.experiment
     )
+    tokenizer_ids.check(self.experiment, state)
     return state
 
   def _batches(self, first: int) -> Iterator[dict[str, Any]]:
+    mixture = self.experiment.parts.mixture
+    counts = mixture.counts(first)
     iterators = {
       task: loader.train_batches(
         source,
         batch_size=self.train.batch_size,
         seed=self.train.seed,
-        start_step=first,
+        start_step=counts[task],
         process_index=jax.process_index(),
         process_count=jax.process_count(),
       )
       for task, source in self.experiment.parts.pipelines.items()
     }
-    while True:
-      yield {task: next(iterator) for task, iterator in iterators.items()}
+    for step in itertools.count(first):
+      yield {task: next(iterators[task]) for task in mixture.at(step)}
 
   def _loop(self, state, batches, writer, stop):
+    mixture = self.experiment.parts.mixture
     meter = metrics.Meter(
-      examples_per_step=self.train.batch_size
-      * len(self.experiment.parts.pipelines),
-      tokens_per_step=self._tokens_per_step(),
-      flops_per_step=(
-        self.experiment.flops_per_example * self.train.batch_size
-      ),
+      examples_per_step=self.train.batch_size * len(mixture.choices[0]),
       peak_flops=metrics.measure_peak_flops(
         precision.policy(self.experiment.config.model.precision).products
       ),
     )
-    log_every = self.log.every_steps
+    log_every, conflict_every = self.log.every_steps, self.log.conflict_every
+
+    def measure_conflict(step, state, batch):
+      if conflict_every and step % conflict_every == 0:
+        with meter.paused():
+          found = self.experiment.run_conflict(state, batch)
+          jax.block_until_ready(found)
+        meter.note(found)
 
     def on_metrics(step, device_metrics):
-      meter.add(step, device_metrics)
+      tasks = mixture.at(step - 1)
+      meter.add(
+        step,
+        device_metrics,
+        tokens=self._tokens(tasks),
+        flops=self.experiment.flops_of_steps[tasks],
+      )
       self.listener.on_step(step)
       if step % log_every == 0 or step in (1, self.train.num_steps):
         row = meter.row(input_wait_secs=batches.reset())
@@ -205,6 +225,7 @@ class Run:
             f"No step since the last log had a finite gradient (step "
             f"{step}). The last checkpoint is intact."
           )
+        self._check_health(row)
 
     hooks = [
       loop.Hook(
@@ -221,13 +242,36 @@ class Run:
         on_metrics=on_metrics,
         hooks=hooks,
         should_stop=lambda: stop.requested,
+        before_step=measure_conflict,
       )
+    except Unhealthy:
+      self.checkpointer.close()  # What it saves now is from before.
+      raise
     except errors.UserError:
       self._rescue()
       raise
     if self.checkpointer.latest() != step:
       self._save(step, state)
     return state, step
+
+  def _check_health(self, row):
+    """Stops if an objective finds its own numbers of a row hopeless."""
+    for name, item in self.objectives.items():
+      check = getattr(item.objective, "check_metrics", None)
+      if check is None:
+        continue
+      own = {
+        key.removeprefix(f"{name}/"): value
+        for key, value in row.items()
+        if key.startswith(f"{name}/")
+      }
+      if not own:  # Its task was not drawn since the last row.
+        continue
+      if problem := check({"step": row["step"], **own}):
+        raise Unhealthy(
+          f"Stopped at step {row['step']}: the objective {name!r} says: "
+          f"{problem} The last checkpoint before is kept."
+        )
 
   def _evaluate(self, step, state, writer, meter):
     self._last = step, state
@@ -273,10 +317,12 @@ class Run:
       optimizer.learning_rate(settings, self.train.num_steps)(step - 1)
     )
 
-  def _tokens_per_step(self):
+  def _tokens(self, tasks):
+    """Tokens of text in a step of these tasks."""
+    fields = [self.experiment.parts.fields[task] for task in tasks]
     return sum(
       int(np.prod(specs["text"].shape)) * self.train.batch_size
-      for specs in self.experiment.parts.fields.values()
+      for specs in fields
       if "text" in specs
     )
 

@@ -9,6 +9,17 @@ from pathlib import Path
 ONE_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 
+def fake_devices(count: int) -> None:
+  """Makes this many devices of a CPU; before `set_up`."""
+  import jax
+
+  if "xla_force_host_platform_device_count" not in os.environ.get(
+    "XLA_FLAGS", ""
+  ):
+    os.environ["JAX_NUM_CPU_DEVICES"] = str(count)  # `set_up` looks there.
+    jax.config.update("jax_num_cpu_devices", count)
+
+
 def set_up() -> None:
   """Turns the persistent compilation cache on, and makes fake devices safe.
 

@@ -18,7 +18,9 @@ VERBS = {
   "evaluate": ("evaluate", "run the evaluators on a checkpoint"),
   "inspect": ("inspection", "parameters, batches, shardings, FLOPs"),
   "report": ("report", "write the HTML page of a run"),
+  "check objective": ("check_objective", "try an objective, yours or ours"),
   "data check": ("data_check", "show what is in a data set, and what broke"),
+  "data tokens": ("data_tokens", "write the codes of a data set, once"),
   "tokenizer train": ("tokenizer_train", "train a text tokenizer"),
 }
 

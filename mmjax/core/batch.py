@@ -9,13 +9,18 @@ A batch is a dict of arrays whose leading axis is the example. Fields:
   audio               float32   b t           waveform, mono, -1..1
   text                int32     b t           token ids, padded with `pad`
   label               int32     b             class index
+                      float32   b v           or a share of each class
+  answer              int32     b t           token ids of a second text
   <field>_mask        bool      b ...         True = real, False = padding
   <field>_hidden      int32     b k           tokens to predict, by position
   <field>_hidden_mask bool      b k           True = a real hidden position
   <field>_masked      as field  as field      corrupted copy, for view "masked"
   <field>_present     bool      b             False = example lacks the field
   <field>_coordinates int32     b n c         (row, column) of each patch
+  <field>_codes       int32     b n           codes of its tokens, from a cache
   <field>_segments    int32     b t           which part a token belongs to
+  <field>_prefix      int32     b             so many first tokens are given
+  <field>_parallel    bool      b             True = predicted all at once
   example_mask        bool      b             False = filler of a last batch
 """
 

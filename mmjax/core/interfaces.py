@@ -6,7 +6,10 @@ An objective calls the model through `Apply` and never imports it:
   fused = apply("fuse", ("image", "text"))            # {modality: Sequence}
   z = apply("project", "text")                        # b s, unit length
   codes = apply("codes", "image")                     # b n, int32
+  pixels = apply("patches", "image")                  # b n q
+  whole = apply("restore", "image", view="masked")    # Sequence, none dropped
   logits = apply("head", "mlm", x)                    # ... v
+  decoded = apply("decode", "text", ("image",))       # Sequence, causal
 
 Calls that differ in neither method, modality nor view are computed once in a
 step, however many objectives ask (`mmjax.objectives.forward_once`). What is
@@ -15,7 +18,7 @@ the frozen model in `config.model.teacher`, is a target: no gradient reaches it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -66,6 +69,16 @@ class ModelInfo:
   vocab_size: int = 0  # Text tokens; 0 without a text encoder.
   codebook_size: int = 0  # Visual codes; 0 without a visual tokenizer.
   modalities: tuple[str, ...] = ()
+  # Channels of each encoder, and numbers that its patches consist of.
+  widths: Mapping[str, int] = field(default_factory=dict)
+  patch_dims: Mapping[str, int] = field(default_factory=dict)
+  teacher: "ModelInfo | None" = None  # Of the frozen model to learn from.
+  # Codes by modality, where a tokenizer of its own or cached codes give them.
+  codebook_sizes: Mapping[str, int] = field(default_factory=dict)
+
+  def num_codes(self, modality: str) -> int:
+    """Codes of a modality; 0 without a tokenizer."""
+    return self.codebook_sizes.get(modality, self.codebook_size)
 
 
 @runtime_checkable
@@ -74,7 +87,13 @@ class Objective(Protocol):
 
   An objective may also have `couples_examples: bool` (default False): True
   when the loss of one example depends on the others of its batch, so that
-  micro-batches are not the same as one large batch.
+  micro-batches are not the same as one large batch (see `CoupledObjective`);
+  `needs_ema` or `needs_teacher`: True if it asks for results `by` these; with
+  `teacher_heads(info)`, like `heads`, of the teacher's that it asks for;
+  `shared_space`, a mapping of options that the model's shared space has to
+  have for it; and
+  `check_metrics(row) -> str | None`, called with its own numbers whenever they
+  are logged: what it returns stops the run, as its message.
   """
 
   def __call__(
@@ -98,6 +117,45 @@ class Objective(Protocol):
 
   def chance(self, info: ModelInfo, batch_size: int) -> float | None:
     """Loss in nats of a model that knows nothing; None if undefined."""
+    ...
+
+
+@runtime_checkable
+class CoupledObjective(Objective, Protocol):
+  """An objective over a whole batch that may come in micro-batches.
+
+  It has `couples_examples` and does its work in two stages, so that the
+  gradient is that of the whole batch (`mmjax.train.grad_cache`):
+
+    def __call__(self, apply, batch, *, rng, train):
+      features = self.features(apply, batch)
+      return self.from_features(features, apply, batch, rng=rng, train=train)
+  """
+
+  couples_examples: bool
+
+  def features(self, apply: Apply, batch: Batch) -> Any:
+    """A tree of floating-point arrays, leading axis = example.
+
+    An example's features depend on no other example. Called twice for each
+    micro-batch, with the same dropout.
+    """
+    ...
+
+  def from_features(
+    self,
+    features: Any,
+    apply: Apply,
+    batch: Batch,
+    *,
+    rng: jax.Array,
+    train: bool,
+  ) -> tuple[LossTerm, Metrics]:
+    """What `__call__` returns, of features of the whole batch.
+
+    May ask the model for what depends on no example, such as
+    `apply("temperature")`; the encoders would run on the whole batch at once.
+    """
     ...
 
 

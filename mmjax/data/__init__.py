@@ -10,6 +10,7 @@
   examples.py    `Pipeline`: a source and its transforms, one example at a time
   pipeline.py    config -> `Pipeline`; start here
   order.py       which example comes when
+  mixture.py     which tasks a step takes
   loader.py      `Pipeline` -> batches, a function of (seed, step)
   prefetch.py    batches to the device, ahead of the training loop
   broken.py      examples that cannot be used, and when they are too many

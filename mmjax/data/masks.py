@@ -15,6 +15,8 @@ from mmjax.core import errors
 # BEiT's smallest block: 16 of 14 x 14 patches.
 BLOCK_SHARE = 16 / 196
 MIN_ASPECT = 0.3  # A block is at most 1 / 0.3 times as wide as high.
+# SpanBERT's runs of words: each goes on with probability 0.8.
+SPAN_STOP, MAX_SPAN = 0.2, 10
 
 
 def random_mask(
@@ -104,6 +106,7 @@ def bert_mask(
   mask_id: int,
   num_special: int,
   vocab_size: int,
+  starts_word: Bool[np.ndarray, " v"] | None = None,
 ) -> MaskedText:
   """Hides tokens: 80 % become `mask_id`, 10 % a random one, 10 % stay.
 
@@ -113,23 +116,173 @@ def bert_mask(
 
   Source: Devlin et al. 2019 (arXiv:1810.04805), section 3.1, task 1.
   """
+  del starts_word
   candidates = (tokens >= num_special).nonzero()[0].tolist()
   length = len(candidates)
-  count = min(max(1, round(rate * length)), slots, length)
+  count = _count(rate, length, slots)
   # One draw for all, then plain Python: for so few numbers, calls into numpy
   # are what would cost time.
   draws = rng.random(length + 2 * count).tolist()
   order = sorted(range(length), key=draws.__getitem__)
-  chosen = [candidates[i] for i in sorted(order[:count])]
+  chosen = [[candidates[i]] for i in sorted(order[:count])]
+  kinds, others = draws[length : length + count], draws[length + count :]
+  return _corrupt(
+    tokens, chosen, kinds, others, slots, mask_id, num_special, vocab_size
+  )
+
+
+def word_mask(
+  rng: np.random.Generator,
+  tokens: Int[np.ndarray, " t"],
+  *,
+  rate: float,
+  slots: int,
+  mask_id: int,
+  num_special: int,
+  vocab_size: int,
+  starts_word: Bool[np.ndarray, " v"],
+) -> MaskedText:
+  """Hides all tokens of some words; each token as in `bert_mask`.
+
+  Words are drawn one by one; one that would go beyond the number of
+  `bert_mask` is passed over, so at most so many tokens are hidden. The first
+  word may go beyond it: of a short text, one word is hidden; at most its first
+  `slots` tokens.
+
+  Source: whole word masking of BERT's released code (May 2019).
+
+  Args:
+    rng: of this example.
+    tokens: ids.
+    rate: share of the content tokens.
+    slots: most tokens that are hidden.
+    mask_id: what stands for a hidden token.
+    num_special: ids below are no content.
+    vocab_size: ids end there.
+    starts_word: by id, whether a token starts a word.
+  """
+  found = words(tokens, num_special, starts_word)
+  count = _count(rate, sum(map(len, found)), slots)
+  draws = rng.random(len(found) + 2 * slots).tolist()
+  chosen: list[list[int]] = []
+  left = count
+  for i in sorted(range(len(found)), key=draws.__getitem__):
+    word = found[i] if chosen else found[i][:slots]
+    if len(word) <= left or not chosen:
+      chosen.append(word)
+      left -= len(word)
+    if left <= 0:
+      break
+  single = [[position] for word in sorted(chosen) for position in word]
+  kinds, others = draws[len(found) :][:slots], draws[len(found) + slots :]
+  return _corrupt(
+    tokens, single, kinds, others, slots, mask_id, num_special, vocab_size
+  )
+
+
+def span_mask(
+  rng: np.random.Generator,
+  tokens: Int[np.ndarray, " t"],
+  *,
+  rate: float,
+  slots: int,
+  mask_id: int,
+  num_special: int,
+  vocab_size: int,
+  starts_word: Bool[np.ndarray, " v"],
+) -> MaskedText:
+  """Hides runs of whole words, as many tokens as `bert_mask`.
+
+  The length of a run in words is geometric, at most `MAX_SPAN`; it starts at
+  a word that is not hidden yet and ends before one that is. The last run is
+  cut to the number of tokens. All tokens of a run become `mask_id`, or random
+  ones, or stay.
+
+  Source: SpanBERT (Joshi et al. 2020, arXiv:1907.10529), 3.1; arguments as of
+  `word_mask`.
+  """
+  found = words(tokens, num_special, starts_word)
+  left = _count(rate, sum(map(len, found)), slots)
+  chosen: list[list[int]] = []
+  open_ = list(range(len(found)))  # Words that are not hidden, ascending.
+  draws = rng.random((left, 3)).tolist()  # At most so many runs.
+  for where, u, _ in draws:
+    if left <= 0:
+      break
+    start = stop = int(where * len(open_))
+    end = min(start + _span_length(u), len(open_))
+    run: list[int] = []
+    # Up to a gap, where a word is hidden already.
+    while stop < end and open_[stop] - open_[start] == stop - start:
+      run += found[open_[stop]]
+      stop += 1
+    del open_[start:stop]
+    chosen.append(run[:left])
+    left -= len(chosen[-1])
+  kinds = [kind for _, _, kind in draws]
+  others = rng.random(sum(map(len, chosen))).tolist()
+  order = sorted(range(len(chosen)), key=chosen.__getitem__)
+  return _corrupt(
+    tokens,
+    [chosen[i] for i in order],
+    [kinds[i] for i in order],
+    others,
+    slots,
+    mask_id,
+    num_special,
+    vocab_size,
+  )
+
+
+TEXT_STRATEGIES = {"span": span_mask, "token": bert_mask, "word": word_mask}
+
+
+def words(
+  tokens: Int[np.ndarray, " t"],
+  num_special: int,
+  starts_word: Bool[np.ndarray, " v"],
+) -> list[list[int]]:
+  """The positions of each word: runs of content that start where it says."""
+  content, starts = (tokens >= num_special).tolist(), starts_word[tokens]
+  found: list[list[int]] = []
+  for position, start in enumerate(starts.tolist()):
+    if not content[position]:
+      continue
+    if start or not position or not content[position - 1]:
+      found.append([])
+    found[-1].append(position)
+  return found
+
+
+def _count(rate: float, length: int, slots: int) -> int:
+  return min(max(1, round(rate * length)), slots, length)
+
+
+def _span_length(u: float) -> int:
+  """Geometric for uniform `u`, truncated: 1, 2, .., MAX_SPAN."""
+  whole = 1.0 - (1.0 - SPAN_STOP) ** MAX_SPAN
+  length = math.log1p(-u * whole) / math.log1p(-SPAN_STOP)
+  return min(MAX_SPAN, 1 + int(length))
+
+
+def _corrupt(
+  tokens, groups, kinds, others, slots, mask_id, num_special, vocab_size
+) -> MaskedText:
+  """Replaces the tokens of each group of positions, groups ascending.
+
+  `kinds` has a number in [0, 1) for each group, `others` one for each token.
+  """
   corrupted = tokens.copy()
-  for i, position in enumerate(chosen):
-    kind, where = draws[length + i], draws[length + count + i]
-    if kind < 0.8:
-      corrupted[position] = mask_id
-    elif kind < 0.9:
-      corrupted[position] = num_special + int(
-        where * (vocab_size - num_special)
-      )
+  chosen: list[int] = []
+  for group, kind in zip(groups, kinds, strict=False):
+    for position in group:
+      if kind < 0.8:
+        corrupted[position] = mask_id
+      elif kind < 0.9:
+        corrupted[position] = num_special + int(
+          others[len(chosen)] * (vocab_size - num_special)
+        )
+      chosen.append(position)
   hidden = np.zeros(slots, np.int32)
-  hidden[:count] = chosen
-  return MaskedText(corrupted, hidden, np.arange(slots) < count)
+  hidden[: len(chosen)] = chosen
+  return MaskedText(corrupted, hidden, np.arange(slots) < len(chosen))

@@ -5,10 +5,11 @@ and the same on every machine and with every version of every library.
 """
 
 import numpy as np
-from jaxtyping import Int, UInt64
+from jaxtyping import Float64, Int, UInt64
 
 ROUNDS = 6
 MIN_HALF_BITS = 3  # Fewer bits would mix badly.
+STREAM = np.uint64(1 << 63)  # Keeps `uniform` apart from the shuffles.
 
 
 def shuffle(
@@ -51,6 +52,15 @@ def walk(
   positions = np.arange(min(count + 1, length))
   _, others = shuffle(positions, length, int(_mix(key)[0]))
   return others[others != index][:count]
+
+
+def uniform(
+  positions: Int[np.ndarray, " b"], seed: int
+) -> Float64[np.ndarray, " b"]:
+  """Returns a number in [0, 1) for each position, as if drawn at random."""
+  key = _mix(np.full(len(positions), seed, np.uint64) ^ STREAM)
+  mixed = _mix(key ^ _mix(positions.astype(np.uint64)))
+  return (mixed >> np.uint64(11)) * 2.0**-53  # As many bits as a double has.
 
 
 def _feistel(

@@ -7,22 +7,28 @@ from typing import Any
 import numpy as np
 
 from mmjax.core import errors, registry
-from mmjax.data import broken, pairs, sources
+from mmjax.data import broken, codes, pairs, sources
 from mmjax.data.examples import Pipeline
 from mmjax.data.tokenizer import TextTokenizer
 from mmjax.data.transforms import (
   Transform,
   audio,
+  decoding,
   image,
   label,
   optional,
   patches,
+  question,
   second,
   text,
   video,
 )
 
 ITSELF = "itself"
+DECODING = {
+  "parallel": decoding.ParallelText,
+  "prefix": decoding.PrefixText,
+}
 FIRST_TRIES = 100  # Examples of which one has to be good.
 
 
@@ -39,7 +45,8 @@ class DataConfig:
   # `patches`: fields of `PatchTransform`, for pictures of any shape.
   image: Mapping[str, Any] | None = None
   # Fields of `TextTransform` and `Caption` (not used if `field` names the text
-  # to read), and `mask`: rate. `tokenizer` is a file, or "starter".
+  # to read), and `mask`: strategy, rate. `tokenizer` is a file, or "starter".
+  # `prefix` and `parallel`: rate, see `PrefixText` and `ParallelText`.
   text: Mapping[str, Any] | None = None
   # Fields of `VideoTransform`, and `mask`: strategy, rate, patch_size (pixels),
   # tubelet_frames.
@@ -48,11 +55,18 @@ class DataConfig:
   # of the encoder's spectrogram, see `MaskAudio`.
   audio: Mapping[str, Any] | None = None
   label: Mapping[str, Any] | None = None  # Fields of `LabelTransform`.
+  # Fields of `QuestionTransform`, whose texts the other sections may read.
+  question: Mapping[str, Any] | None = None
+  # A second text, `answer`: `field` and `max_tokens`; the tokenizer of `text`.
+  answer: Mapping[str, Any] | None = None
   # Transforms of your own: `name`, an address, and their fields.
   extra: Sequence[Mapping[str, Any]] = ()
   # Modalities that an example may lack, e.g. ("image",): `image_present` says
   # which have it, and what is not there changes nothing.
   optional: tuple[str, ...] = ()
+  # `path`: codes of pictures, clips or recordings, written by `mmjax data
+  # tokens`; adds the field <modality>_codes, see `mmjax.data.codes`.
+  codes: Mapping[str, Any] | None = None
   cache_mib: int = 256  # Keep this much of decoded examples in memory.
   # Broken examples are skipped and counted; more than this share of those seen
   # is an error (fewer than 1000 seen count as 1000, or as all there are).
@@ -89,8 +103,13 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
     sections["image"] = _image(parsed.image)
     source, second_view = _second(parsed.image, source)
     sections["image"] += second_view
+  if parsed.question:
+    transforms.append(_question(parsed.question))
   if parsed.text:
     tokenizer, sections["text"] = _text(parsed.text)
+    sections["text"] += _decoding(parsed.text)
+  if parsed.answer:
+    sections["answer"] = [_answer(parsed.answer, tokenizer)]
   if parsed.video:
     sections["video"] = _video(parsed.video)
   if parsed.audio:
@@ -107,6 +126,19 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
     transforms.append(labels)
   for i, fields in enumerate(parsed.extra):
     transforms.append(_extra(f"data.extra[{i}]", fields))
+  cached = None
+  if parsed.codes:
+    _check_keys(
+      "data.codes", parsed.codes, codes.CachedCodes, without=("split",)
+    )
+    source, cached = codes.open_codes(
+      parsed.codes.get("path", ""),
+      source,
+      transforms,
+      name=parsed.source,
+      split=parsed.split,
+    )
+    transforms.append(cached)
   if not transforms:
     raise errors.UserError(
       "config.data makes no fields: give at least one of data.image, "
@@ -123,6 +155,8 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
     max_bad_fraction=parsed.max_bad_fraction,
   )
   _check_first(pipeline)
+  if cached:
+    codes.check_first(cached.features, pipeline)
   return pipeline
 
 
@@ -198,10 +232,14 @@ def _text(
   own = {
     name: value
     for name, value in fields.items()
-    if name not in (*known, "mask", "tokenizer")
+    if name not in (*known, "mask", "tokenizer", *DECODING)
   }
   _check_keys(
-    path, own, text.TextTransform, also=("mask", *known), without=("caption",)
+    path,
+    own,
+    text.TextTransform,
+    also=("mask", *known, *DECODING),
+    without=("caption", "output"),
   )
   tokenizer = TextTokenizer.load(fields.get("tokenizer", "starter"))
   transform = registry.construct(
@@ -225,6 +263,39 @@ def _text(
     max_tokens=transform.max_tokens,
   )
   return tokenizer, [transform, masking]
+
+
+def _decoding(fields: Mapping[str, Any]) -> list[Transform]:
+  made: list[Transform] = []
+  for name, cls in DECODING.items():
+    section = fields.get(name)
+    if section:
+      made.append(registry.construct(f"data.text.{name}", cls, section))
+  return made
+
+
+def _question(fields: Mapping[str, Any]) -> question.QuestionTransform:
+  _check_keys("data.question", fields, question.QuestionTransform)
+  return registry.construct("data.question", question.QuestionTransform, fields)
+
+
+def _answer(
+  fields: Mapping[str, Any], tokenizer: TextTokenizer | None
+) -> text.TextTransform:
+  if tokenizer is None or not fields.get("field"):
+    raise errors.UserError(
+      "config.data.answer needs config.data.text, whose tokenizer it shares, "
+      "and 'field': the field of the source that holds the answer."
+    )
+  given = ("tokenizer", "caption", "output")
+  _check_keys("data.answer", fields, text.TextTransform, without=given)
+  return registry.construct(
+    "data.answer",
+    text.TextTransform,
+    fields,
+    tokenizer=tokenizer,
+    output="answer",
+  )
 
 
 def _video(fields: Mapping[str, Any]) -> list[Transform]:

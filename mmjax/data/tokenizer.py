@@ -8,13 +8,14 @@ if a space stood before it, so that a word has the same tokens anywhere.
 import functools
 import hashlib
 import json
+import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mmjax.core import errors
@@ -115,6 +116,20 @@ class TextTokenizer:
   def id(self) -> str:
     """A hash of the content: models only fit the tokenizer they know."""
     return hashlib.sha256(self._json.encode()).hexdigest()[:12]
+
+  @functools.cached_property
+  def starts_word(self) -> Bool[np.ndarray, " v"]:
+    """By id: True for a token that begins with a space or punctuation.
+
+    So words are what stands between spaces, and punctuation is apart. In
+    languages without spaces, that is all between two marks.
+    """
+    firsts = frozenset(string.punctuation.encode() + string.whitespace.encode())
+    starts = np.zeros(self.vocab_size, bool)
+    for i in range(self.num_special, self.vocab_size):
+      first = self._tokenizer.id_to_token(i)[0]
+      starts[i] = _byte_of()[first] in firsts
+    return starts
 
   def pieces(self, text: str) -> list[int]:
     """Encodes a text of any length, without special tokens."""

@@ -21,6 +21,7 @@ class Classification:
   batches: Callable[[], Iterator[dict[str, np.ndarray]]]
   class_names: tuple[str, ...]
   modality: str = "image"
+  given: tuple[str, ...] = ()  # Modalities that it is fused with first.
   label: str = "label"  # Field with the class index.
   head: str = "label"
   top_k: tuple[int, ...] = (1, 5)
@@ -65,4 +66,5 @@ class Classification:
 
   def _logits(self, apply, batch):
     del batch
-    return apply("head", self.head, apply("pool", self.modality))
+    pooled = apply("pool", self.modality, *([self.given] if self.given else []))
+    return apply("head", self.head, pooled)

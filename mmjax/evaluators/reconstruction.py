@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax.core import errors
 from mmjax.core.interfaces import Artifact, Predict
 from mmjax.evaluators import samples
 
@@ -37,13 +38,17 @@ class Reconstruction:
     batch, count = samples.spread(self.batches(), self.num_shown)
     image, _, _ = predict(params, self._reconstruct, batch)
     shown = np.clip(image[:count] * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    original = batch[self.image][:count]
+    if shown.ndim == 5:  # Of clips, the frame in the middle.
+      middle = shown.shape[1] // 2
+      original, shown = original[:, middle], shown[:, middle]
     yield Artifact(
       "pairs",
       "pairs",
       "Reconstructions",
       {
         "columns": ["original", "reconstruction"],
-        "images": np.stack([batch[self.image][:count], shown], axis=1),
+        "images": np.stack([original, shown], axis=1),
       },
       "Held-out pictures, and what the visual tokenizer makes of their codes.",
     )
@@ -69,9 +74,16 @@ class Reconstruction:
 
   def _reconstruct(self, apply, batch):
     result = apply("reconstruct", self.image)
+    if result.image is None:
+      raise errors.UserError(
+        "The evaluator 'reconstruction' needs a visual tokenizer that decodes "
+        "to pixels; for one that decodes to features use 'loss'."
+      )
     pixels = batch[self.image].astype(jnp.float32) / 255.0
-    error = jnp.mean((result.image - pixels) ** 2, axis=(1, 2, 3))  # b
+    axes = tuple(range(1, pixels.ndim))
+    error = jnp.mean((result.image - pixels) ** 2, axis=axes)  # b
     b = result.codes.shape[0]
-    uses = jnp.zeros((b, apply("codebook_size")), jnp.int32)
+    num_codes = apply("codebook_size", self.image)
+    uses = jnp.zeros((b, num_codes), jnp.int32)
     uses = uses.at[jnp.arange(b)[:, None], result.codes].add(1)  # b k
     return result.image, error, uses

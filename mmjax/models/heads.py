@@ -60,6 +60,8 @@ class TiedTokenHead(nn.Module):
 
   num_classes: int
   tied_to: str = "text"  # Modality.
+  tied_in: str = "encoders"  # Or "decoders": whose part `tied_to` is.
+  transform: bool = True  # Without: the product alone, as in GPT.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -71,7 +73,8 @@ class TiedTokenHead(nn.Module):
         f"A head of {self.num_classes} classes is tied to the {len(table)} "
         f"tokens of {self.tied_to!r}."
       )
-    x = _transform(x, table.shape[1], self.precision)  # *b e
+    if self.transform:
+      x = _transform(x, table.shape[1], self.precision)  # *b e
     lead = string.ascii_lowercase[: x.ndim - 1]
     logits = precision_lib.einsum(
       f"{lead}y,zy->{lead}z", x, table, self.precision

@@ -12,6 +12,8 @@ from mmjax.core.sequence import Sequence
 from mmjax.models.shared_space import SharedSpace
 from mmjax.models.visual_tokenizer.tokenizer import Reconstruction
 
+VISUAL = ("image", "video")
+
 
 class MultimodalModel(nn.Module):
   """Any subset of modalities, towers and heads, called by method name.
@@ -30,6 +32,8 @@ class MultimodalModel(nn.Module):
   visual_tokenizer: nn.Module | None = None
   decoders: Mapping[str, nn.Module] | None = None
   teacher: nn.Module | None = None  # A model like this one, frozen.
+  # By modality; those of VISUAL without one have the visual tokenizer.
+  tokenizers: Mapping[str, nn.Module] | None = None
 
   def encode(
     self,
@@ -52,6 +56,16 @@ class MultimodalModel(nn.Module):
     fusion = self._need("fusion", self.fusion, "fusion")
     return fusion(sequences, train=train)
 
+  def fuse_pairs(
+    self, name: str, sequences: Mapping[str, Sequence], train: bool
+  ) -> dict[str, Sequence]:
+    """`fuse` of sequences that the caller put together.
+
+    `name` tells the calls of a step apart, for randomness of their own.
+    """
+    del name
+    return self.fuse(sequences, train=train)
+
   def pool(self, modality: str, sequence: Sequence) -> Float[Array, "b d"]:
     """One vector per example, as the modality's encoder pools."""
     return self._part("encoder", self.encoders, modality).pool(sequence)
@@ -61,8 +75,8 @@ class MultimodalModel(nn.Module):
     return self._space()(modality, self.pool(modality, sequence))
 
   def temperature(self) -> dict[str, jax.Array]:
-    """What the shared space's similarities are multiplied by."""
-    return {"scale": self._space().scale()}
+    """What makes logits of the shared space's similarities."""
+    return self._space().temperature()
 
   def head(self, name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The logits of a head."""
@@ -70,8 +84,36 @@ class MultimodalModel(nn.Module):
     tied_to = getattr(head, "tied_to", "")
     if not tied_to:
       return head(x)
-    encoder = self._part("encoder", self.encoders, tied_to)
-    return head(x, table=encoder.table())
+    if getattr(head, "tied_in", "encoders") == "decoders":
+      part = self._part("decoder", self.decoders or {}, tied_to)
+    else:
+      part = self._part("encoder", self.encoders, tied_to)
+    return head(x, table=part.table())
+
+  def restore(
+    self, modality: str, sequence: Sequence, *, train: bool
+  ) -> Sequence:
+    """All tokens of a sequence, those that its encoder dropped too.
+
+    Raises:
+      UserError: no decoder does that.
+    """
+    if modality not in (self.decoders or {}):
+      raise errors.UserError(
+        f"The encoder of {modality!r} drops hidden tokens, and nothing puts "
+        f"them back: set config.model.decoders.{modality} to "
+        f"dict(name='patches'), or config.model.encoders.{modality}.hidden to "
+        "'replace', or let the objective look at other modalities too: their "
+        "fusion puts them back."
+      )
+    return self.decoders[modality](sequence, train=train)
+
+  def patches(
+    self, modality: str, inputs: Array, mask: Array | None = None
+  ) -> Array:
+    """What each token of a modality is made of, `b n q`."""
+    encoder = self._part("encoder", self.encoders, modality)
+    return encoder.cut(inputs, mask)
 
   def decode(self, name: str, *args: Any, **kwargs: Any) -> Any:
     """Runs a decoder; see `models.decoders` for what each takes."""
@@ -82,26 +124,41 @@ class MultimodalModel(nn.Module):
     teacher = self._need("teacher", self.teacher, "teacher")
     return getattr(teacher, method)(*args, **kwargs)
 
-  def codes(self, image: Array) -> Int[Array, "b n"]:
-    """The visual tokenizer's codes; no gradient flows through them."""
-    return jax.lax.stop_gradient(self._tokenizer().codes(image))
+  def codes(
+    self, inputs: Array, mask: Array | None = None, *, modality: str = "image"
+  ) -> Int[Array, "b n"]:
+    """The codes of a modality's tokenizer; no gradient flows through them."""
+    tokenizer = self._tokenizer(modality)
+    # Those of the user's own need not know masks.
+    codes = (
+      tokenizer.codes(inputs) if mask is None else tokenizer.codes(inputs, mask)
+    )
+    return jax.lax.stop_gradient(codes)
 
-  def reconstruct(self, image: Array, *, train: bool) -> Reconstruction:
-    """Pictures through the visual tokenizer and back."""
-    return self._tokenizer()(image, train=train)
+  def reconstruct(
+    self, inputs: Array, *, train: bool, modality: str = "image"
+  ) -> Reconstruction:
+    """Pictures or clips through the tokenizer and back."""
+    return self._tokenizer(modality)(inputs, train=train)
 
-  def decode_codes(self, codes: Int[Array, "b n"]) -> Float[Array, "b h w c"]:
-    """The pictures of codes, 0..1."""
-    return self._tokenizer().decode_codes(codes)
+  def decode_codes(
+    self, codes: Int[Array, "b n"], modality: str = "image"
+  ) -> Float[Array, "b ..."]:
+    """The pictures of codes, 0..1, or what else the tokenizer decodes to."""
+    return self._tokenizer(modality).decode_codes(codes)
 
-  def codebook_size(self) -> int:
-    """Number of visual codes."""
-    return self._tokenizer().codebook.num_codes
+  def codebook_size(self, modality: str = "image") -> int:
+    """Number of codes of a modality."""
+    return self._tokenizer(modality).num_codes
 
   def _space(self):
     return self._need("shared space", self.shared_space, "shared_dim")
 
-  def _tokenizer(self):
+  def _tokenizer(self, modality):
+    if modality in (self.tokenizers or {}):
+      return self.tokenizers[modality]
+    if modality not in VISUAL:
+      return self._part("tokenizer", self.tokenizers or {}, modality)
     return self._need(
       "visual tokenizer", self.visual_tokenizer, "visual_tokenizer"
     )

@@ -20,6 +20,7 @@ class SharedSpace(nn.Module):
   `log_scale` is the natural logarithm of what cosine similarities are
   multiplied by (the inverse of the temperature). Its domain is
   [0, ln 100]; values outside are clamped in use, so the scale is 1..100.
+  With `init_bias` there is a `logit_bias`, which is added to the logits.
 
   Raises:
     UserError: a modality that this space has no projection for.
@@ -28,6 +29,7 @@ class SharedSpace(nn.Module):
   dim: int
   modalities: tuple[str, ...]
   init_scale: float = 1 / 0.07  # Radford et al. 2021, 2.5.
+  init_bias: float | None = None  # None: no bias.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   def setup(self):
@@ -46,6 +48,13 @@ class SharedSpace(nn.Module):
       (),
       jnp.float32,
     )
+    if self.init_bias is not None:
+      self.logit_bias = self.param(
+        "logit_bias",
+        nn.initializers.constant(self.init_bias),
+        (),
+        jnp.float32,
+      )
 
   def __call__(
     self, modality: str, pooled: Float[Array, "b d"]
@@ -60,3 +69,10 @@ class SharedSpace(nn.Module):
   def scale(self) -> Float[Array, ""]:
     """What similarities are multiplied by."""
     return jnp.exp(jnp.clip(self.log_scale, 0.0, math.log(MAX_LOGIT_SCALE)))
+
+  def temperature(self) -> dict[str, Float[Array, ""]]:
+    """`scale`, and `bias` if there is one: from similarities to logits."""
+    found = {"scale": self.scale()}
+    if self.init_bias is not None:
+      found["bias"] = self.logit_bias
+    return found

@@ -1,4 +1,4 @@
-"""Classification of one modality."""
+"""Classification of one modality, or of it after fusion with others."""
 
 import dataclasses
 import math
@@ -8,20 +8,27 @@ import jax.numpy as jnp
 
 from mmjax.core import errors
 from mmjax.core.batch import FieldSpec, modality_fields
+from mmjax.core.interfaces import LossTerm
 from mmjax.objectives import losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification:
-  """Cross-entropy of one label per example, on pooled features.
+  """Cross-entropy of the classes of an example, on pooled features.
+
+  One class per example, or with `multi_label` any number of them: a yes or no
+  for each, which may be a share (as in VQA v2, where it says how many people
+  gave an answer; Teney et al. 2018, arXiv:1708.02711, 3.3).
 
   Raises:
-    UserError: smoothing outside [0, 1).
+    UserError: smoothing outside [0, 1), or of several labels.
   """
 
   num_classes: int
   modality: str = "image"
-  label: str = "label"  # Field with the class index.
+  given: tuple[str, ...] = ()  # Modalities that it is fused with first.
+  label: str = "label"  # Field with the class index, or `multi_label` shares.
+  multi_label: bool = False
   head: str = "label"
   smoothing: float = 0.0  # Share of the target spread over all classes.
 
@@ -30,12 +37,20 @@ class Classification:
       raise errors.UserError(
         f"Classification.smoothing={self.smoothing}, expected [0, 1)."
       )
+    if self.multi_label and self.smoothing:
+      raise errors.UserError(
+        "Classification.smoothing is for one label per example: with "
+        "multi_label leave it 0."
+      )
 
   def __call__(self, apply, batch, *, rng, train: bool):
     del rng
-    logits = apply("head", self.head, apply("pool", self.modality))  # b v
+    pooled = apply("pool", self.modality, *([self.given] if self.given else []))
+    logits = apply("head", self.head, pooled)  # b v
     labels = batch[self.label]
     mask = losses.counted(batch, (self.modality, self.label), labels)
+    if self.multi_label:
+      return _several(logits, labels, mask)
     values = losses.cross_entropy(logits, labels)
     if train and self.smoothing:
       # Cross-entropy to the uniform distribution over the classes.
@@ -49,16 +64,30 @@ class Classification:
 
   def fields(self, info):
     del info
-    return {
-      **modality_fields(self.modality),
-      self.label: FieldSpec((), "int32", "", "class index"),
-    }
+    label = FieldSpec((), "int32", "", "class index")
+    if self.multi_label:
+      label = FieldSpec((self.num_classes,), "float32", "v", "1 = has it")
+    return {**modality_fields(self.modality, *self.given), self.label: label}
 
   def heads(self, info):
     del info
     return {self.head: {"name": "linear", "num_classes": self.num_classes}}
 
   def chance(self, info, batch_size):
-    """Ln C: every class is as likely."""
+    """Ln C: every class is as likely; of each of several labels, ln 2."""
     del info, batch_size
-    return math.log(self.num_classes)
+    return math.log(2 if self.multi_label else self.num_classes)
+
+
+def _several(logits, labels, mask):
+  """The mean over examples and classes; what is said to be there, and is."""
+  mask = jnp.broadcast_to(mask[:, None], labels.shape)  # b v
+  loss = losses.masked_sum(losses.binary_cross_entropy(logits, labels), mask)
+  said, there = mask & (logits > 0), mask & (labels >= 0.5)
+  both, said, there = (
+    jnp.sum(x, dtype=jnp.float32) for x in (said & there, said, there)
+  )
+  return loss, {
+    "precision": LossTerm(both, said),
+    "recall": LossTerm(both, there),
+  }

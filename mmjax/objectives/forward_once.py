@@ -1,6 +1,7 @@
 """One forward pass for many objectives."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ VIEWS = ("clean", "masked", "second")
 # Whose parameters compute: the trained ones, their moving average, or those of
 # the frozen `teacher` within the model.
 BY = ("model", "ema", "teacher")
+MODES = ("causal", "prefix", "parallel")  # Of decoding.
 
 
 class ForwardOnce:
@@ -58,7 +60,9 @@ class ForwardOnce:
     if compute is None:  # Called with arrays, which have no name to go by.
       key = "/".join([method, *(a for a in args if isinstance(a, str))])
       return self._call(method, *args, key=key)
-    call = (method, args, view)
+    given = inspect.signature(compute).bind(*args, view=view)
+    given.apply_defaults()  # What is left out is what its default says.
+    call = (method, given.args, view)
     if call not in self._known:
       self._known[call] = compute(*args, view=view)
     return self._known[call]
@@ -105,9 +109,59 @@ class ForwardOnce:
       key=f"fuse/{'+'.join(modalities)}/{view}",
     )
 
-  def _pool(self, modality: str, *, view: str) -> Any:
-    sequence = self("encode", modality, view=view)
-    return self._call("pool", modality, sequence, key=f"pool/{modality}/{view}")
+  def _decode(
+    self,
+    name: str,
+    given: tuple[str, ...] = (),
+    mode: str = "causal",
+    fused: bool = False,
+    *,
+    view: str,
+  ) -> Sequence:
+    """Runs a decoder over the field that it makes, as it is in the batch.
+
+    Args:
+      name: of the decoder, and of the field.
+      given: modalities that it may look at.
+      mode: "causal"; "prefix": the first `<name>_prefix` tokens see each
+        other; "parallel": texts in `<name>_parallel` show none of theirs.
+      fused: it looks at the modalities after their fusion.
+      view: of the modalities.
+    """
+    if mode not in MODES:
+      raise errors.unknown("mode of decoding", mode, MODES)
+    if fused:
+      context = self("fuse", given, view=view)
+    else:
+      context = {m: self("encode", m, view=view) for m in given}
+    optional = {
+      field: self._batch[f"{name}_{field}"]
+      for field in ("mask", "present")
+      if f"{name}_{field}" in self._batch
+    }
+    if mode != "causal":
+      optional[mode] = self._field(f"{name}_{mode}")
+    return self._call(
+      "decode",
+      name,
+      self._field(name),
+      context,
+      train=self._train,
+      **optional,
+      key=f"decode/{name}/{'+'.join(given)}/{mode}/{fused}/{view}",
+    )
+
+  def _pool(
+    self, modality: str, given: tuple[str, ...] = (), *, view: str
+  ) -> Any:
+    if given:  # After fusion with these.
+      modalities = tuple(sorted({modality, *given}))
+      sequence = self("fuse", modalities, view=view)[modality]
+      key = f"pool/{modality}/{'+'.join(modalities)}/{view}"
+    else:
+      sequence = self("encode", modality, view=view)
+      key = f"pool/{modality}/{view}"
+    return self._call("pool", modality, sequence, key=key)
 
   def _project(self, modality: str, *, view: str) -> Any:
     sequence = self("encode", modality, view=view)
@@ -119,9 +173,44 @@ class ForwardOnce:
     del view
     return self._call("temperature", key="temperature")
 
+  def _restore(self, modality: str, *, view: str) -> Sequence:
+    """All tokens of a modality, those that its encoder dropped too."""
+    sequence = self("encode", modality, view=view)
+    return self._call(
+      "restore",
+      modality,
+      sequence,
+      train=self._train,
+      key=f"restore/{modality}/{view}",
+    )
+
+  def _patches(self, modality: str, *, view: str) -> Any:
+    del view  # The target is the whole picture.
+    optional = {}
+    if modality == "audio":  # Which of its samples are real.
+      optional["mask"] = self._batch.get("audio_mask")
+    return self._call(
+      "patches",
+      modality,
+      self._field(modality),
+      **optional,
+      key=f"patches/{modality}",
+    )
+
   def _codes(self, modality: str, *, view: str) -> Any:
     del view  # The target is what the tokenizer sees in the whole picture.
-    return self._call("codes", self._field(modality), key=f"codes/{modality}")
+    if f"{modality}_codes" in self._batch:  # Computed once, before training.
+      return self._batch[f"{modality}_codes"]
+    optional = {}
+    if modality == "audio":  # Which of its samples are real.
+      optional["mask"] = self._batch.get("audio_mask")
+    return self._call(
+      "codes",
+      self._field(modality),
+      modality=modality,
+      **optional,
+      key=f"codes/{modality}",
+    )
 
   def _reconstruct(self, modality: str, *, view: str) -> Any:
     del view
@@ -129,6 +218,7 @@ class ForwardOnce:
       "reconstruct",
       self._field(modality),
       train=self._train,
+      modality=modality,
       key=f"reconstruct/{modality}",
     )
 

@@ -18,6 +18,14 @@ def cross_entropy(
   return jax.nn.logsumexp(logits, axis=-1) - picked
 
 
+def binary_cross_entropy(
+  logits: Float[Array, "*b"], labels: Float[Array, "*b"]
+) -> Float[Array, "*b"]:
+  """Of independent yes or no questions, nats; labels are 0..1."""
+  logits, labels = logits.astype(jnp.float32), labels.astype(jnp.float32)
+  return jax.nn.softplus(logits) - logits * labels
+
+
 def masked_sum(values: Float[Array, "*b"], mask: Bool[Array, "*b"]) -> LossTerm:
   """Sums the values that count, and counts them.
 
@@ -29,6 +37,52 @@ def masked_sum(values: Float[Array, "*b"], mask: Bool[Array, "*b"]) -> LossTerm:
   return LossTerm(total, jnp.sum(mask, dtype=jnp.float32))
 
 
+def layer_normalized(
+  x: Float[Array, "*b d"], epsilon: float = 1e-6
+) -> Float[Array, "*b d"]:
+  """Mean 0 and variance 1 over the channels, without parameters."""
+  x = x.astype(jnp.float32)
+  x = x - jnp.mean(x, axis=-1, keepdims=True)
+  variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+  return x * jax.lax.rsqrt(variance + epsilon)
+
+
+def squared_error(
+  predicted: Float[Array, "*b d"], target: Float[Array, "*b d"]
+) -> Float[Array, "*b"]:
+  """The mean over channels of squared differences."""
+  difference = predicted.astype(jnp.float32) - target.astype(jnp.float32)
+  return jnp.mean(jnp.square(difference), axis=-1)
+
+
+def smooth_l1(
+  predicted: Float[Array, "*b d"], target: Float[Array, "*b d"], beta: float
+) -> Float[Array, "*b"]:
+  """The mean over channels: squares up to `beta`, then straight lines.
+
+  Source: Girshick 2015 (arXiv:1504.08083), eq. 3.
+  """
+  distance = jnp.abs(predicted.astype(jnp.float32) - target.astype(jnp.float32))
+  near = 0.5 * jnp.square(distance) / beta
+  values = jnp.where(distance < beta, near, distance - 0.5 * beta)
+  return jnp.mean(values, axis=-1)
+
+
+def cosine_distance(
+  predicted: Float[Array, "*b d"], target: Float[Array, "*b d"]
+) -> Float[Array, "*b"]:
+  """1 - cosine; 1 for a prediction or a target of length 0.
+
+  The length of a prediction counts as if its channels had 0.01 more of mean
+  square: with a head that starts at zero, the gradient starts finite.
+  """
+  predicted, target = (x.astype(jnp.float32) for x in (predicted, target))
+  soft = jnp.mean(jnp.square(predicted), axis=-1) + 0.01
+  size = jnp.mean(jnp.square(target), axis=-1) + 1e-12
+  product = jnp.mean(predicted * target, axis=-1)
+  return 1.0 - product * jax.lax.rsqrt(soft * size)
+
+
 def accuracy(
   logits: Float[Array, "*b v"],
   labels: Int[Array, "*b"],
@@ -37,28 +91,6 @@ def accuracy(
   """Fraction of the counted labels that have the highest logit."""
   right = jnp.argmax(logits, axis=-1) == labels
   return masked_sum(right.astype(jnp.float32), mask)
-
-
-def info_nce(
-  a: Float[Array, "b s"],
-  b: Float[Array, "b s"],
-  scale: Float[Array, ""],
-  mask: Bool[Array, " b"],
-) -> LossTerm:
-  """Symmetric InfoNCE over all pairs of the global batch.
-
-  Row i of `a` belongs to row i of `b`; every other counted row is a
-  negative. Source: van den Oord et al. 2018 (arXiv:1807.03748), eq. 4, in
-  both directions as in Radford et al. 2021 (arXiv:2103.00020), figure 3.
-  """
-  # Before the product, where a NaN would reach all rows' gradients.
-  a, b = (jnp.where(mask[:, None], x.astype(jnp.float32), 0.0) for x in (a, b))
-  logits = scale * (a @ b.T)  # b b
-  logits = jnp.where(mask[:, None] & mask[None, :], logits, -1e30)
-  own = jnp.diagonal(logits)
-  a_to_b = jax.nn.logsumexp(logits, axis=1) - own
-  b_to_a = jax.nn.logsumexp(logits, axis=0) - own
-  return masked_sum(0.5 * (a_to_b + b_to_a), mask)
 
 
 def constant(value: Float[Array, ""]) -> LossTerm:

@@ -2,14 +2,15 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mmjax.core import errors
+from mmjax.core import errors, piecewise
 from mmjax.core.interfaces import LossTerm, Metrics, Objective
+from mmjax.core.piecewise import Piecewise
 from mmjax.objectives.forward_once import ForwardOnce
 
 
@@ -19,10 +20,10 @@ class WeightedObjective:
 
   task: str  # Key of the batch that it reads.
   objective: Objective
-  weight: float = 1.0
+  weight: float | Piecewise = 1.0  # Constant, or by optimizer step.
 
   def __post_init__(self):
-    if not self.weight >= 0.0:
+    if not piecewise.highest(self.weight) >= 0.0:
       raise errors.UserError(
         f"The weight of an objective is {self.weight}, expected >= 0."
       )
@@ -44,7 +45,8 @@ def forward(
   Args:
     objectives: what to run.
     call: see `ForwardOnce`.
-    batches: one batch per task.
+    batches: one batch per task of this step; the objectives of other tasks
+      are left out.
     rng: folded with the objective's name, so that adding an objective does
       not change the others' randomness.
     train: see `Objective`.
@@ -57,7 +59,7 @@ def forward(
     for task, batch in batches.items()
   }
   terms, metrics = {}, {}
-  for name, item in objectives.items():
+  for name, item in of_tasks(objectives, batches).items():
     key = jax.random.fold_in(rng, zlib.crc32(name.encode()))
     term, extra = item.objective(
       applies[item.task], batches[item.task], rng=key, train=train
@@ -67,20 +69,35 @@ def forward(
   return terms, metrics
 
 
+def of_tasks(objectives: Objectives, tasks: Collection[str]) -> Objectives:
+  """Those that read one of these tasks."""
+  return {n: item for n, item in objectives.items() if item.task in tasks}
+
+
+def weights_at(
+  objectives: Objectives, step: jax.Array | int
+) -> dict[str, jax.Array]:
+  """The weight of each objective at an optimizer step."""
+  return {
+    name: jnp.asarray(piecewise.at(item.weight, step, jnp), jnp.float32)
+    for name, item in objectives.items()
+  }
+
+
 def weighted_sum(
-  objectives: Objectives,
+  scales: Mapping[str, jax.Array],
   terms: Mapping[str, LossTerm],
   weights: Mapping[str, jax.Array],
 ) -> jax.Array:
-  """Sum over objectives of weight * total / how much counts.
+  """Sum over objectives of scale * total / how much counts.
 
   Args:
-    objectives: gives each objective's weight.
+    scales: how much the mean loss of each objective counts in this step.
     terms: totals of this (micro-)batch.
     weights: what to divide by: how much counts in the whole batch.
   """
   loss = jnp.zeros((), jnp.float32)
   for name, term in terms.items():
     mean = LossTerm(term.total, weights[name]).mean
-    loss = loss + objectives[name].weight * mean
+    loss = loss + scales[name] * mean
   return loss

@@ -5,20 +5,25 @@ import math
 
 import jax.numpy as jnp
 
-from mmjax.core.batch import FieldSpec, modality_fields
-from mmjax.objectives import losses
+from mmjax.core import errors
+from mmjax.objectives import hidden, losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisionTokenPrediction:
-  """Predicts the visual tokenizer's codes of hidden patches.
+  """Predicts the tokenizer's codes of hidden patches.
 
   Source: BEiT (Bao et al. 2022, arXiv:2106.08254), eq. 1; given text as in
   BEiT-3 and FLAVA. The loss is cross-entropy at hidden patches only; the
-  tokenizer is frozen and sees the whole picture.
+  tokenizer is frozen and sees the whole picture. Hidden patches are replaced
+  (BEiT), or dropped from the encoder, to come back in the fusion or, alone, in
+  the decoder of the field (MAE, He et al. 2022, arXiv:2111.06377).
+
+  The same for all that has patches and a tokenizer: the tubelets of clips
+  (`image="video"`), the patches of spectrograms (`image="audio"`).
   """
 
-  image: str = "image"  # Field to predict.
+  image: str = "image"  # Field to predict: pictures, clips or recordings.
   given: tuple[str, ...] = ("text",)  # Modalities it may look at.
   head: str = "vtp"
 
@@ -26,31 +31,31 @@ class VisionTokenPrediction:
 
   def __call__(self, apply, batch, *, rng, train: bool):
     del rng, train
-    hidden = batch[f"{self.image}_hidden"]
-    if self.given:
-      modalities = tuple(sorted({self.image, *self.given}))
-      sequence = apply("fuse", modalities, view="masked")[self.image]
-    else:
-      sequence = apply("encode", self.image, view="masked")
-    logits = apply("head", self.head, sequence.take(hidden))  # b k v
+    positions = batch[f"{self.image}_hidden"]
+    sequence = hidden.masked_sequence(apply, self.image, self.given)
+    logits = apply("head", self.head, sequence.take(positions))  # b k v
     codes = apply("codes", self.image)  # b n
-    labels = jnp.take_along_axis(codes, hidden, axis=1)  # b k
-    mask = losses.counted(batch, (self.image,), hidden)[:, None]
-    mask = jnp.broadcast_to(mask, labels.shape)
+    hidden.check_count(sequence, codes.shape[1], "The tokenizer")
+    labels = jnp.take_along_axis(codes, positions, axis=1)  # b k
+    mask = hidden.hidden_mask(batch, self.image)
     loss = losses.masked_sum(losses.cross_entropy(logits, labels), mask)
     return loss, {"accuracy": losses.accuracy(logits, labels, mask)}
 
   def fields(self, info):
     del info
-    return {
-      **modality_fields(self.image, *self.given),
-      f"{self.image}_hidden": FieldSpec((None,), "int32", "k", "patches"),
-    }
+    return hidden.hidden_fields(self.image, *self.given)
 
   def heads(self, info):
-    return {self.head: {"name": "token", "num_classes": info.codebook_size}}
+    num_codes = info.num_codes(self.image)
+    if not num_codes:
+      raise errors.UserError(
+        f"vision_token_prediction: nothing makes codes of {self.image!r}. Set "
+        "config.model.visual_tokenizer, config.model.tokenizers."
+        f"{self.image}, or config.data.codes."
+      )
+    return {self.head: {"name": "token", "num_classes": num_codes}}
 
   def chance(self, info, batch_size):
     """Ln K: every code of the codebook is as likely."""
     del batch_size
-    return math.log(info.codebook_size)
+    return math.log(info.num_codes(self.image))

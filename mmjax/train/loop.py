@@ -38,6 +38,7 @@ def run(
   on_metrics: Callable[[int, Any], Any],
   hooks: Sequence[Hook],
   should_stop: Callable[[], bool],
+  before_step: Callable[[int, TrainState, Any], Any] | None = None,
 ) -> tuple[TrainState, int]:
   """Runs steps until `num_steps`, or until asked to stop.
 
@@ -49,6 +50,8 @@ def run(
     on_metrics: gets the step's metrics, still on the device.
     hooks: run in order; a later hook sees what an earlier one wrote.
     should_stop: asked after each step.
+    before_step: gets the number of the step, the state before it and its
+      batches.
 
   Returns:
     The state and the number of steps done.
@@ -56,7 +59,10 @@ def run(
   start = int(jax.device_get(state.step))
   done = start
   for step in range(start + 1, num_steps + 1):
-    state, metrics = step_fn(state, next(batches))
+    batch = next(batches)
+    if before_step is not None:
+      before_step(step, state, batch)
+    state, metrics = step_fn(state, batch)
     on_metrics(step, metrics)
     done = step
     for hook in hooks:

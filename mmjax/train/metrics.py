@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType
 from jax.typing import DTypeLike
 
@@ -22,15 +23,14 @@ class Meter:
   `add` only starts work on the device; `row` waits for it. So a row stands
   for finished steps and its times are true.
 
-  The first step compiles, so its time is left out: its row has no speed.
+  The first step compiles, so its time is left out: its row has no speed. So
+  does the first of each task of a mixture, told by the names of its metrics.
   """
 
   def __init__(
     self,
     *,
     examples_per_step: int,
-    tokens_per_step: int = 0,
-    flops_per_step: float = 0.0,
     peak_flops: float | None = None,
     num_steps: int = 0,
     clock: Callable[[], float] = time.perf_counter,
@@ -39,38 +39,61 @@ class Meter:
 
     Args:
       examples_per_step: on all devices.
-      tokens_per_step: 0 = no `tokens_per_sec`.
-      flops_per_step: of the model, on all devices; 0 = no `mfu`.
       peak_flops: FLOP/s of all devices together; None = no `mfu`.
       num_steps: of the whole run; 0 = no `eta_secs`.
       clock: seconds.
     """
     self._examples = examples_per_step
-    self._tokens = tokens_per_step
-    self._flops = flops_per_step
     self._peak = peak_flops
     self._num_steps = num_steps
     self._clock = clock
     self._step = 0
-    self._sums: dict[str, tuple[jax.Array, jax.Array]] = {}
+    # By the names that come together: each task of a mixture has its own, so
+    # that adding is compiled once for it.
+    self._sums: dict[tuple[str, ...], dict[str, Any]] = {}
     self._timed_steps = 0
-    self._started = False  # Whether a step was taken.
-    self._start = 0.0
+    self._done_tokens = 0
+    self._done_flops = 0.0
+    self._compiled: set[frozenset[str]] = set()  # Names of steps taken.
+    self._start = self._last = 0.0  # Since when; end of the last step.
     self._pause_secs = 0.0
 
-  def add(self, step: int, metrics: Mapping[str, LossTerm]) -> None:
-    """Takes the metrics of a step, still on the device."""
+  def add(
+    self,
+    step: int,
+    metrics: Mapping[str, LossTerm],
+    *,
+    tokens: int = 0,
+    flops: float = 0.0,
+  ) -> None:
+    """Takes the metrics of a step, still on the device.
+
+    Args:
+      step: counted from 1.
+      metrics: of this step.
+      tokens: of this step; 0 = no `tokens_per_sec`.
+      flops: of the model, on all devices; 0 = no `mfu`.
+    """
     self._step = step
-    new = {name: (term.total, term.weight) for name, term in metrics.items()}
-    known = {name: pair for name, pair in new.items() if name in self._sums}
-    if known:
-      known = _add({name: self._sums[name] for name in known}, known)
-    self._sums = {**self._sums, **new, **known}
-    if self._started:
+    self.note(metrics)
+    names = frozenset(metrics)
+    if names in self._compiled:
       self._timed_steps += 1
+      self._done_tokens += tokens
+      self._done_flops += flops
+    elif self._compiled:
+      self._pause_secs += self._clock() - self._last
     else:
-      self._started = True
       self._restart()
+    self._compiled.add(names)
+    self._last = self._clock()
+
+  def note(self, metrics: Mapping[str, LossTerm]) -> None:
+    """Takes what was measured beside a step."""
+    new = {name: (term.total, term.weight) for name, term in metrics.items()}
+    names = tuple(sorted(new))
+    known = self._sums.get(names)
+    self._sums[names] = _add(known, new) if known else new
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
@@ -80,7 +103,8 @@ class Meter:
     try:
       yield
     finally:
-      self._pause_secs += self._clock() - start
+      self._last = self._clock()
+      self._pause_secs += self._last - start
 
   def row(self, *, input_wait_secs: float = 0.0) -> dict[str, Any]:
     """Waits for the steps since the last row and describes them.
@@ -90,15 +114,16 @@ class Meter:
 
     Returns:
       `step`, `time`, the mean of each metric of which something counted, and
-      the speed.
+      the speed. Of a metric whose total is a vector, counts of kinds, the
+      share of kinds that occurred and their perplexity, e to the entropy.
     """
-    sums = jax.device_get(self._sums)
+    sums = _joined(jax.device_get(list(self._sums.values())))
     row: dict[str, Any] = {"step": self._step, "time": time.time()}
-    row |= {
-      name: float(total) / float(weight)
-      for name, (total, weight) in sums.items()
-      if float(weight) != 0.0
-    }
+    for name, (total, weight) in sums.items():
+      if np.ndim(total):
+        row |= _evenness(name, total)
+      elif float(weight) != 0.0:
+        row[name] = float(total) / float(weight)
     row |= self._speed(input_wait_secs)
     self._sums = {}
     self._restart()
@@ -114,18 +139,42 @@ class Meter:
       "examples_per_sec": self._examples / step_secs,
       "input_wait_fraction": min(input_wait_secs / secs, 1.0),
     }
-    if self._tokens:
-      speed["tokens_per_sec"] = self._tokens / step_secs
-    if self._flops and self._peak:
-      speed["mfu"] = self._flops / step_secs / self._peak
+    if self._done_tokens:
+      speed["tokens_per_sec"] = self._done_tokens / secs
+    if self._done_flops and self._peak:
+      speed["mfu"] = self._done_flops / secs / self._peak
     if self._num_steps:
       speed["eta_secs"] = step_secs * max(self._num_steps - self._step, 0)
     return speed
 
   def _restart(self):
     self._timed_steps = 0
+    self._done_tokens = 0
+    self._done_flops = 0.0
     self._pause_secs = 0.0
-    self._start = self._clock()
+    self._start = self._last = self._clock()
+
+
+def _evenness(name, counts):
+  total = counts.sum()
+  if not total:
+    return {}
+  probs = counts[counts > 0] / total
+  return {
+    f"{name}_usage": float((counts > 0).mean()),
+    f"{name}_perplexity": math.exp(-float((probs * np.log(probs)).sum())),
+  }
+
+
+def _joined(groups):
+  """One pair of sums for each name."""
+  joined: dict[str, tuple[Any, float]] = {}
+  for group in groups:
+    for name, (total, weight) in group.items():
+      before = joined.get(name, (0.0, 0.0))
+      total = np.asarray(total, np.float64)
+      joined[name] = before[0] + total, before[1] + float(weight)
+  return joined
 
 
 @jax.jit

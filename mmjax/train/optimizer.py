@@ -8,6 +8,7 @@ import jax
 import optax
 
 from mmjax.core import errors, trees
+from mmjax.objectives import weighting
 from mmjax.train import schedules
 
 
@@ -68,7 +69,7 @@ def make_optimizer(
 
   chain = []
   if settings.clip_norm:
-    chain.append(optax.clip_by_global_norm(settings.clip_norm))
+    chain.append(_clip(settings.clip_norm, names))
   chain += [
     optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
     optax.add_decayed_weights(settings.weight_decay, mask=decays),
@@ -77,6 +78,24 @@ def make_optimizer(
     chain.append(_scale_by_name(_factors(dict(settings.lr_factors), names)))
   chain.append(optax.scale_by_learning_rate(learning_rate(settings, num_steps)))
   return optax.chain(*chain)
+
+
+def _clip(norm: float, names: list[str]) -> optax.GradientTransformation:
+  """Clips the gradient of the model; learned weights stand beside it.
+
+  Theirs is as large as the losses: within the norm it would shrink the
+  model's.
+  """
+  clip = optax.clip_by_global_norm(norm)
+  beside = f"{weighting.PART}/"
+  if not any(name.startswith(beside) for name in names):
+    return clip
+  return optax.masked(
+    clip,
+    lambda params: trees.map_names(
+      lambda n, _: not n.startswith(beside), params
+    ),
+  )
 
 
 def _factors(

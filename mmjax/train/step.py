@@ -12,7 +12,10 @@ from flax import linen as nn
 
 from mmjax.core import errors, trees
 from mmjax.core.interfaces import LossTerm
+from mmjax.core.piecewise import Piecewise
 from mmjax.objectives import multitask
+from mmjax.objectives import weighting as weighting_lib
+from mmjax.train import conflict, grad_cache
 from mmjax.train.optimizer import update_ema
 from mmjax.train.state import TrainState
 
@@ -93,10 +96,11 @@ class ModelCall:
 
 
 class Fixed(NamedTuple):
-  """Parameters that a step does not differentiate by."""
+  """What a step does not differentiate by."""
 
   frozen: Any  # Those of the model that are not trained.
   averaged: Any  # All, trained ones as the moving average has them, or None.
+  scales: Mapping[str, jax.Array]  # How much each objective's mean counts.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # jit tells steps by identity.
@@ -113,30 +117,36 @@ class TrainStep:
   trainable: Mapping[str, bool]  # By parameter name.
   accumulate: int = 1  # Micro-batches a step.
   ema_decay: float = 0.0
+  weighting: weighting_lib.Weighting = weighting_lib.CONSTANT
 
   def __call__(
     self, state: TrainState, batches: Batches
   ) -> tuple[TrainState, dict[str, LossTerm]]:
-    rng = jax.random.fold_in(state.rng, state.step)
-    trained, frozen = trees.split(state.params, self.trainable)
-    averaged = None if state.ema is None else trees.merge(state.ema, frozen)
-    fixed = Fixed(frozen, averaged)
+    trained, fixed, rng = self._prepare(state, batches)
     grads, terms, metrics, collections = self._gradient(
       trained, fixed, state.collections, batches, rng
     )
-    updates, opt_state = self.optimizer.update(grads, state.opt_state, trained)
     norm = optax.tree.norm(grads)
+    if weighting_lib.PART in state.params:
+      norms = self._shared_norms(trained, fixed, state, batches, rng)
+      signals = weighting_lib.Signals(
+        terms, self._weights(state, batches), norms
+      )
+      grads, collections = self._learn_weights(
+        grads, collections, state.params, signals
+      )
+    updates, opt_state = self.optimizer.update(grads, state.opt_state, trained)
     new_trained = optax.apply_updates(trained, updates)
     ema = state.ema
     if self.ema_decay:
       ema = update_ema(state.ema, new_trained, self.ema_decay)
     new = state.replace(
-      params=trees.merge(new_trained, frozen),
+      params=trees.merge(new_trained, fixed.frozen),
       opt_state=opt_state,
       collections=collections,
       ema=ema,
     )
-    finite = jnp.isfinite(norm)
+    finite = jnp.isfinite(optax.tree.norm(grads))
     state = jax.tree.map(
       lambda a, b: a if a is b else jnp.where(finite, a, b), new, state
     )
@@ -144,14 +154,106 @@ class TrainStep:
     log = {
       "loss": _scalar(
         multitask.weighted_sum(
-          self.objectives, terms, {k: t.weight for k, t in terms.items()}
+          fixed.scales, terms, {k: t.weight for k, t in terms.items()}
         )
       ),
       "grad_norm": _scalar(norm),
       "skipped": _scalar(~finite),
     }
     log.update({f"{name}/loss": term for name, term in terms.items()})
+    log.update(self._changing_weights(state.params, fixed.scales))
     return state, log | metrics
+
+  def conflict(
+    self, state: TrainState, batches: Batches
+  ) -> dict[str, LossTerm]:
+    """How the gradients of the objectives of this step lie to each other.
+
+    Each as it counts in the step, weight included; with micro-batches, of the
+    first one. Holds all of them at once: a copy of the trained parameters per
+    objective. See `conflict.metrics`.
+    """
+    trained, fixed, rng = self._prepare(state, batches)
+    if self.accumulate > 1:
+      batches = jax.tree.map(lambda x: self._split(x)[0], batches)
+      rng = jax.random.split(rng, self.accumulate)[0]
+    return conflict.metrics(
+      self._gradients_apart(
+        trained, fixed, state.collections, batches, rng, fixed.scales
+      )
+    )
+
+  def _prepare(self, state, batches):
+    """What is differentiated by, what is not, and the key of this step."""
+    trained, frozen = trees.split(state.params, self.trainable)
+    averaged = None if state.ema is None else trees.merge(state.ema, frozen)
+    factors = self.weighting.factors(state.params.get(weighting_lib.PART, {}))
+    scales = {
+      name: weight * factors.get(name, 1.0)
+      for name, weight in self._weights(state, batches).items()
+    }
+    rng = jax.random.fold_in(state.rng, state.step)
+    return trained, Fixed(frozen, averaged, scales), rng
+
+  def _weights(self, state, batches):
+    """The config's weights of the objectives of this step."""
+    objectives = multitask.of_tasks(self.objectives, batches)
+    return multitask.weights_at(objectives, state.step)
+
+  def _learn_weights(self, grads, collections, params, signals):
+    """Puts the gradient of the objectives' factors in its place.
+
+    The model's loss does not depend on them: what they learn from is only
+    known of the whole batch.
+    """
+    found, memory = self.weighting.learn(
+      params[weighting_lib.PART],
+      collections.get(weighting_lib.PART, {}),
+      signals,
+    )
+    flat = trees.flatten({weighting_lib.PART: found})
+    grads = trees.map_names(lambda n, g: flat.get(n, g), grads)
+    return grads, collections | ({weighting_lib.PART: memory} if memory else {})
+
+  def _shared_norms(self, trained, fixed, state, batches, rng):
+    """Gradient norms by the parameters that the weighting asks for."""
+    if not self.weighting.shared:
+      return {}
+    names = list(trees.flatten(trained))
+    matched = trees.match(self.weighting.shared, names)
+    shared, rest = trees.split(trained, matched)
+    fixed = fixed._replace(frozen=trees.merge(fixed.frozen, rest))
+    learned = self.weighting.factors(state.params[weighting_lib.PART])
+    weights = self._weights(state, batches)
+    grads = self._gradients_apart(
+      shared,
+      fixed,
+      state.collections,
+      batches,
+      rng,
+      {name: weights[name] for name in learned},
+    )
+    return conflict.norms(grads)
+
+  def _gradients_apart(
+    self, trained, fixed, collections, batches, rng, weights
+  ):
+    """The gradient of weight * mean of each weighted objective alone."""
+
+    def loss_of(name, trained):
+      terms, _, _ = self._forward(trained, fixed, collections, batches, rng)
+      return weights[name] * terms[name].mean
+
+    return conflict.gradients(loss_of, list(weights), trained)
+
+  def _changing_weights(self, params, scales):
+    """What to log: the weights that the config alone does not say."""
+    learned = self.weighting.factors(params.get(weighting_lib.PART, {}))
+    return {
+      f"{name}/weight": _scalar(scale)
+      for name, scale in scales.items()
+      if name in learned or isinstance(self.objectives[name].weight, Piecewise)
+    }
 
   def _gradient(self, trained, fixed, collections, batches, rng):
     """Gradient of the weighted sum of means over the whole batch."""
@@ -161,87 +263,168 @@ class TrainStep:
       )
     micro = jax.tree.map(self._split, batches)
     keys = jax.random.split(rng, self.accumulate)
+    objectives = multitask.of_tasks(self.objectives, batches)
+    coupled = grad_cache.coupled(objectives)
+    alone = {k: v for k, v in objectives.items() if k not in coupled}
+    whole, by_features = self._coupled_gradient(
+      coupled, trained, fixed, collections, batches, rng
+    )
+    # The gradients of their features hold the weights and divisions already.
+    ones = {name: jnp.ones(()) for name in coupled}
+    fixed = fixed._replace(scales={**fixed.scales, **ones})
 
     # What to divide by depends on the whole batch but on no parameter: XLA
     # drops all of this pass that does not lead to the weights.
     def weigh(item):
       batch, key = item
-      terms, _, _ = self._forward(trained, fixed, collections, batch, key)
+      terms, _, _ = self._forward(
+        trained, fixed, collections, batch, key, alone
+      )
       return {name: term.weight for name, term in terms.items()}
 
-    weights = jax.tree.map(
+    weights = ones | jax.tree.map(
       lambda w: jnp.sum(w, axis=0), jax.lax.map(weigh, (micro, keys))
     )
 
+    def micro_gradient(collections, item):
+      batch, key, by_features = item
+      objectives = alone | grad_cache.carry_on(coupled, by_features)
+      return self._micro_gradient(
+        trained, fixed, collections, batch, key, weights, objectives
+      )
+
     def body(carry, item):
       sums, collections = carry
-      batch, key = item
-      *new, collections = self._micro_gradient(
-        trained, fixed, collections, batch, key, weights
-      )
+      *new, collections = micro_gradient(collections, item)
       return (jax.tree.map(jnp.add, sums, new), collections), None
 
+    items = (micro, keys, by_features)
     first = jax.eval_shape(
-      lambda: self._micro_gradient(
+      lambda: micro_gradient(collections, jax.tree.map(lambda x: x[0], items))[
+        :3
+      ]
+    )
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), list(first))
+    (sums, collections), _ = jax.lax.scan(body, (zeros, collections), items)
+    grads, terms, metrics = sums
+    if coupled:
+      grads = jax.tree.map(jnp.add, grads, whole[0])
+      terms, metrics = {**terms, **whole[1]}, {**metrics, **whole[2]}
+    return grads, terms, metrics, collections
+
+  def _coupled_gradient(
+    self, objectives, trained, fixed, collections, batches, rng
+  ):
+    """What couples the examples of the whole batch, see `grad_cache`.
+
+    Returns:
+      Its gradient but for what goes through the features, its terms and its
+      metrics; and the gradient by the features, for each micro-batch.
+    """
+    if not objectives:
+      return None, {}
+    micro = jax.tree.map(self._split, batches)
+
+    def collect(item):
+      batch, key = item
+      call = self._call(trained, fixed, collections, key)
+      return grad_cache.collect(objectives, call, batch)
+
+    features = jax.lax.map(
+      collect, (micro, jax.random.split(rng, self.accumulate))
+    )
+
+    def loss_fn(trained, features):
+      terms, metrics, _ = self._forward(
         trained,
         fixed,
         collections,
-        jax.tree.map(lambda x: x[0], micro),
-        keys[0],
-        weights,
-      )[:3]
-    )
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), list(first))
-    (sums, collections), _ = jax.lax.scan(
-      body, (zeros, collections), (micro, keys)
-    )
-    return *sums, collections
+        batches,
+        rng,
+        grad_cache.from_features(objectives, features),
+      )
+      weights = {k: t.weight for k, t in terms.items()}
+      loss = multitask.weighted_sum(fixed.scales, terms, weights)
+      return loss, (terms, metrics)
 
-  def _micro_gradient(self, trained, fixed, collections, batch, rng, weights):
+    (grads, by_features), (terms, metrics) = jax.grad(
+      loss_fn, argnums=(0, 1), has_aux=True
+    )(trained, jax.tree.map(self._join, features))
+    by_features = jax.tree.map(self._split, by_features)
+    return (grads, terms, metrics), by_features
+
+  def _micro_gradient(
+    self,
+    trained,
+    fixed,
+    collections,
+    batch,
+    rng,
+    weights,
+    objectives=None,
+  ):
     def loss_fn(trained):
       terms, metrics, changed = self._forward(
-        trained, fixed, collections, batch, rng
+        trained, fixed, collections, batch, rng, objectives
       )
       divide_by = weights or {k: t.weight for k, t in terms.items()}
-      loss = multitask.weighted_sum(self.objectives, terms, divide_by)
+      loss = multitask.weighted_sum(fixed.scales, terms, divide_by)
       return loss, (terms, metrics, changed)
 
     grads, (terms, metrics, changed) = jax.grad(loss_fn, has_aux=True)(trained)
     return grads, terms, metrics, changed
 
-  def _forward(self, trained, fixed, collections, batch, rng):
-    params = trees.merge(trained, fixed.frozen)
-    call = ModelCall(
+  def _forward(self, trained, fixed, collections, batch, rng, objectives=None):
+    call = self._call(trained, fixed, collections, rng)
+    objectives = self.objectives if objectives is None else objectives
+    terms, metrics = multitask.forward(objectives, call, batch, rng, train=True)
+    return terms, metrics, call.collections
+
+  def _call(self, trained, fixed, collections, rng):
+    return ModelCall(
       self.model,
-      {"params": params, **collections},
+      {"params": trees.merge(trained, fixed.frozen), **collections},
       rng,
       train=True,
       averaged=fixed.averaged,
     )
-    terms, metrics = multitask.forward(
-      self.objectives, call, batch, rng, train=True
-    )
-    return terms, metrics, call.collections
 
   def _split(self, x):
     # Example i goes to micro-batch i % accumulate: each device keeps its own.
     x = x.reshape(x.shape[0] // self.accumulate, self.accumulate, *x.shape[1:])
     return jnp.swapaxes(x, 0, 1)  # accumulate b ...
 
+  def _join(self, x):
+    # The inverse of `_split`.
+    return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+
 
 def _scalar(value) -> LossTerm:
   return LossTerm(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
 
 
-def _pictures(batches):
-  """Pictures of any task, or the first frames of clips."""
+def _initialize_tokenizers(module, batches):
+  """Tokenizers' decoders too, although a pretraining step asks for codes."""
+  visual = getattr(module, "visual_tokenizer", None)
+  parts = dict(getattr(module, "tokenizers", None) or {})
+  if visual is not None:
+    parts[getattr(visual, "modality", "image")] = visual
+  for modality, tokenizer in parts.items():
+    if getattr(tokenizer, "learned", True):
+      clips = getattr(tokenizer, "modality", "image") == "video"
+      module.reconstruct(_pixels(batches, clips), train=True, modality=modality)
+
+
+def _pixels(batches, clips):
+  """Clips of any task; else pictures, or the first frames of clips."""
   for batch in batches.values():
-    if "image" in batch:
+    if "image" in batch and not clips:
       return batch["image"]
     if "video" in batch:
-      return batch["video"][:, 0]
+      return batch["video"] if clips else batch["video"][:, 0]
   raise errors.UserError(
-    "The model has a visual tokenizer, but no task has pictures or clips."
+    "The model has a visual tokenizer, but no task has "
+    + ("clips." if clips else "pictures or clips.")
   )
 
 
@@ -250,9 +433,11 @@ def initialize(
   objectives: multitask.Objectives,
   batches: Batches,
   rng: jax.Array,
+  weighting: weighting_lib.Weighting = weighting_lib.CONSTANT,
 ) -> dict[str, Any]:
   """Variables of the model: what the objectives call gets parameters.
 
+  A weighting that learns adds its own, under `loss_weights`.
   Kernels are boxed with their logical axes (`nn.meta.unbox` takes them out).
   """
 
@@ -266,10 +451,12 @@ def initialize(
       return getattr(module, method)(*args, **kwargs)
 
     multitask.forward(objectives, call, batches, rng, train=True)
-    if getattr(module, "visual_tokenizer", None) is not None:
-      # The decoder too, although a pretraining step only asks for codes.
-      module.reconstruct(_pictures(batches), train=True)
+    _initialize_tokenizers(module, batches)
 
   keys = jax.random.split(rng, 1 + len(RNG_STREAMS))
   rngs = dict(zip(("params", *RNG_STREAMS), keys, strict=True))
-  return dict(model.init(rngs, method=run))
+  variables = dict(model.init(rngs, method=run))
+  params, memory = weighting.init(weighting_lib.covered(weighting, objectives))
+  if params:
+    variables["params"] = {**variables["params"], weighting_lib.PART: params}
+  return variables | ({weighting_lib.PART: memory} if memory else {})

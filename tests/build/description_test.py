@@ -35,6 +35,16 @@ def test_fields_say_dtype_shape_and_axes(text):
   assert re.search(r"^main +image +uint8\[b, 32, 32, 3\] +h w c ", text, re.M)
 
 
+def test_tasks_say_how_often_they_are_drawn(text, resolve):
+  def edit(config):
+    config.mixture = "sample"
+    config.tasks.main.rate = 3.0
+
+  assert re.search(r"^main +[\d,]+ +- +100.0%$", text, re.M)
+  sampled = description.describe(resolve("tokenizer", edit))
+  assert re.search(r"^main +[\d,]+ +3 +100.0%$", sampled, re.M)
+
+
 def test_chance_is_told_of_each_objective(text):
   assert re.search(r"^vtp +main +1.0 +2.773$", text, re.M)  # Ln 16.
 

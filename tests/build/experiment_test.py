@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.build import experiment
+from mmjax.build import experiment, model
 from mmjax.core import errors, trees
+from mmjax.objectives.contrastive import Contrastive
 
 
 @pytest.fixture(scope="module")
@@ -97,23 +98,65 @@ def accumulate(config):
   config.train.update(accumulate=2, batch_size=16)
 
 
+def match(config, **fields):
+  accumulate(config)
+  config.tasks.main.objectives.matching = dict(name="matching", **fields)
+
+
 def test_micro_batches_of_coupled_examples_are_refused(resolve):
   refused(
     resolve,
     "pretrain",
-    accumulate,
-    "'contrastive' compares the examples of a batch.*negatives='micro_batch'",
+    match,
+    "'matching' couples the examples of a batch.*candidates='micro_batch'",
   )
 
 
 def test_micro_batches_with_fewer_negatives_are_accepted(resolve):
   def edit(config):
-    accumulate(config)
-    config.tasks.main.objectives.contrastive.negatives = "micro_batch"
+    match(config, candidates="micro_batch")
 
   made = experiment.prepare(resolve("pretrain", edit))
 
   assert made.train_step.accumulate == 2
+
+
+def test_micro_batches_do_as_much_work_as_a_whole_batch(resolve):
+  def edit(config):
+    config.train.update(batch_size=16)
+
+  whole = experiment.prepare(resolve("pretrain", edit))
+  parts = experiment.prepare(resolve("pretrain", accumulate))
+
+  assert parts.train_step.accumulate == 2
+  assert parts.flops_per_example == whole.flops_per_example
+
+
+def test_a_sigmoid_loss_gives_the_shared_space_a_bias(resolve, pretrain):
+  def edit(config):
+    config.tasks.main.objectives.contrastive.loss = "sigmoid"
+
+  made = experiment.prepare(resolve("pretrain", edit))
+
+  params = made.abstract_state.params["shared_space"]
+  assert params["logit_bias"].shape == ()
+  assert "logit_bias" not in pretrain.abstract_state.params["shared_space"]
+  space = made.parts.model.shared_space
+  assert (space.init_scale, space.init_bias) == (10.0, -10.0)
+
+
+class Asks(Contrastive):
+  shared_space = {"init_bias": 2.0}
+
+
+def test_objectives_agree_on_the_shared_space():
+  sigmoid = Contrastive(loss="sigmoid")
+  found = model.shared_space_options(
+    {"a": sigmoid, "b": sigmoid, "c": Contrastive()}
+  )
+  assert found == {"init_scale": 10.0, "init_bias": -10.0}
+  with pytest.raises(errors.UserError, match="other init_bias: -10.0 and 2.0"):
+    model.shared_space_options({"a": sigmoid, "b": Asks()})
 
 
 def test_target_that_would_be_trained_is_refused(resolve):

@@ -6,6 +6,7 @@ import pytest
 from mmjax.build import training
 from mmjax.core import errors
 from mmjax.data import order, sources, synthetic
+from mmjax.objectives.tokenizer_training import TokenizerTraining
 
 
 @pytest.fixture
@@ -260,3 +261,24 @@ def test_too_many_broken_examples_stop_a_run_that_can_go_on(patchy, tmp_path):
   )
   assert losses[0] == losses[1] and sorted(losses[0]) == [1, 2, 3, 4, 5, 6]
   assert [found[6] for found in bad] == [2, 2]
+
+
+def test_an_objective_can_stop_a_run_and_what_was_saved_before_is_kept(
+  tiny, tmp_path, monkeypatch
+):
+  rows = []
+
+  def check(self, row):
+    rows.append(dict(row))
+    return "too few codes." if row["step"] == 2 else None
+
+  monkeypatch.setattr(TokenizerTraining, "check_metrics", check)
+  run = training.Run(tiny(**{"checkpoint.every_steps": 1}), tmp_path)
+  with pytest.raises(
+    training.Unhealthy, match="step 2: the objective 'codes' says: too few"
+  ):
+    run.execute()
+  assert [row["step"] for row in rows] == [1, 2]
+  # Its own numbers, by their own names; of codes, over the window.
+  assert 0 < rows[1]["codes_usage"] <= 1 and "batch_usage" in rows[1]
+  assert run.checkpointer.steps() == [1]

@@ -78,7 +78,9 @@ def test_unknown_verb_names_the_nearest(refused):
 
 
 def test_half_a_verb_names_what_may_follow(refused):
-  assert "'mmjax data' needs one of ['check'] after it" in refused("data")
+  assert "'mmjax data' needs one of ['check', 'tokens'] after it" in refused(
+    "data"
+  )
 
 
 def test_users_error_is_one_message_and_status_2(monkeypatch, mmjax):

@@ -10,7 +10,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Registry -> files of its folder that hold no plug-in.
 SHELVES = {
-  "mmjax.objectives.OBJECTIVES": {"forward_once", "losses", "multitask"},
+  "mmjax.objectives.OBJECTIVES": {
+    "forward_once",
+    "hidden",
+    "losses",
+    "multitask",
+    "next_token",
+    "pairs",
+    "ring",
+    "weighting",
+  },
   "mmjax.evaluators.EVALUATORS": {"artifacts", "ranking", "samples"},
   "mmjax.models.encoders.ENCODERS": {"encoder"},
   "mmjax.models.fusion.FUSIONS": {"inputs", "restore", "stream"},

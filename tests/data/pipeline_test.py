@@ -90,6 +90,11 @@ def test_starter_classes_need_no_data(starter_path):
     (dict(image=None, text=None, label=None), "makes no fields"),
     (dict(cache_mib=-1), "cache_mib=-1"),
     (dict(max_bad_fraction=1.5), "max_bad_fraction=1.5"),
+    (dict(text=dict(prefix=dict(rat=0.5))), "data.text.prefix.rat.*'rate'"),
+    (dict(question=dict(template=())), "data.question.*'templates'"),
+    (dict(answer=dict(max_tokens=8)), "data.answer needs.*'field'"),
+    (dict(text=None, answer=dict(field="group")), "data.answer needs"),
+    (dict(answer=dict(field="group", output="x")), "data.answer.output"),
     (dict(extra=({"size": 3},)), "extra.0. has no 'name'"),
     (dict(extra=({"name": "no_such_module:X"},)), "no_such_module"),
   ],
@@ -97,6 +102,47 @@ def test_starter_classes_need_no_data(starter_path):
 def test_mistakes_are_told_at_once(changes, message):
   with pytest.raises(errors.UserError, match=message):
     _build(**changes)
+
+
+def test_questions_are_read_as_text_answers_as_text_or_label():
+  names = ("red", "circle", "blue", "square", "green", "triangle")
+  names += ("black", "orange", "purple", "diamond")
+  made = _build(
+    image=None,
+    question=dict(
+      templates=[["what shape?", "group"], ["what color?", "subgroup"]]
+    ),
+    text=dict(max_tokens=12, field="question", prefix=dict(), parallel=dict()),
+    answer=dict(max_tokens=6, field="answer_text"),
+    label=dict(field="answer_text", names=names),
+  )
+  assert set(made.specs) == {
+    *("text", "text_mask", "answer", "answer_mask", "label")
+  }
+  asked = set()
+  for index in range(20):
+    example = made.example(index, 0, 0, train=False)
+    words = made.tokenizer.decode(example["text"])
+    answer = made.tokenizer.decode(example["answer"])
+    assert answer == example["answer_text"] == names[example["label"]]
+    field = {"what shape?": "group", "what color?": "subgroup"}[words]
+    assert example[field] == answer
+    asked.add(words)
+    again = made.example(index, 0, 0, train=True)
+    np.testing.assert_array_equal(again["text"], example["text"])
+  assert len(asked) == 2
+
+
+def test_prefixes_and_what_is_said_at_once_are_drawn_with_the_text():
+  text = dict(max_tokens=12, prefix=dict(rate=1.0), parallel=dict(rate=0.5))
+  made = _build(image=None, text=text, label=None)
+  assert set(made.specs) == {
+    *("text", "text_mask", "text_prefix", "text_parallel")
+  }
+  examples = [made.example(i, 0, 0, train=True) for i in range(20)]
+  assert len({bool(e["text_parallel"]) for e in examples}) == 2
+  for example in examples:
+    assert 1 <= example["text_prefix"] < example["text_mask"].sum()
 
 
 def test_caption_settings_do_not_hinder_a_text_field():

@@ -1,4 +1,5 @@
 import json
+import string
 import unicodedata
 
 import numpy as np
@@ -146,3 +147,22 @@ def test_a_tokenizer_with_other_special_tokens_is_refused():
   vocab["[MASK]"] = vocab.pop("<mask>")
   with pytest.raises(errors.UserError, match="Not a tokenizer of mmjax"):
     TextTokenizer(json.dumps(content))
+
+
+def test_tokens_that_start_a_word_begin_with_space_or_punctuation():
+  tokenizer = TextTokenizer.load("starter")
+  starts = tokenizer.starts_word
+  assert starts.shape == (tokenizer.vocab_size,) and not starts[:5].any()
+  for i in range(5, tokenizer.vocab_size):
+    first = tokenizer.token(i)[0]
+    if tokenizer.token(i).startswith("<") and len(tokenizer.token(i)) > 1:
+      continue  # A piece of a character, shown as its bytes.
+    assert starts[i] == (first in " \t\n\r\v\f" or first in string.punctuation)
+  ids = tokenizer.pieces("red apples, unbelievable")
+  words = np.split(ids, np.flatnonzero(starts[ids])[1:])
+  assert [tokenizer.decode(w) for w in words] == [
+    "red",
+    "apples",
+    ",",
+    "unbelievable",
+  ]

@@ -17,7 +17,7 @@ def made(fake, rng):
     reconstruct=lambda batch, name, view: SimpleNamespace(
       image=batch["back"], codes=batch["codes"]
     ),
-    codebook_size=lambda batch, view: NUM_CODES,
+    codebook_size=lambda batch, name, view: NUM_CODES,
   )
   columns = {"image": image, "back": back, "codes": CODES}
   evaluator = Reconstruction(batches=fake.batched(columns, 2), num_shown=2)

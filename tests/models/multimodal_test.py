@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from mmjax.core import errors, trees
 from mmjax.core.sequence import Sequence
+from mmjax.models.decoders import DECODERS
 from mmjax.models.encoders.text import text
 from mmjax.models.encoders.vit import vit
 from mmjax.models.fusion.joint import joint
@@ -274,3 +275,22 @@ def test_a_tied_head_reads_the_encoders_table(batch):
   # Tokens that stand in no text have gradients through the output alone.
   absent = np.setdiff1d(np.arange(11), np.asarray(text))
   assert len(absent) and np.all(np.any(table[absent] != 0, axis=1))
+
+
+def test_a_head_tied_to_a_decoder_multiplies_by_its_table(batch):
+  _, words = batch
+  decoder = DECODERS["text"](vocab_size=11, max_tokens=3, size=SIZE)
+  head = TiedTokenHead(11, tied_in="decoders", transform=False)
+  model = MultimodalModel(
+    ENCODERS, heads={"lm": head}, decoders={"text": decoder}
+  )
+
+  def run(model, words):
+    decoded = model.decode("text", words, {}, train=False)
+    return decoded.x, model.head("lm", decoded.x)
+
+  init = jax.jit(lambda: model.init_with_output(KEY, words, method=run))
+  (x, logits), variables = nn.meta.unbox(init())
+  assert set(variables["params"]["heads_lm"]) == {"bias"}
+  table = np.asarray(variables["params"]["decoders_text"]["tokens"]["table"])
+  np.testing.assert_allclose(logits, x @ table.T, rtol=1e-4, atol=1e-5)

@@ -92,6 +92,15 @@ def test_parameters_carry_axis_names(pooled):
   assert kernel.names == (axes.EMBED, axes.SHARED)
 
 
+def test_a_bias_is_there_if_asked_for(pooled, variables):
+  assert set(SPACE.apply(variables, method="temperature")) == {"scale"}
+  space = SPACE.clone(init_scale=10.0, init_bias=-10.0)
+  params = nn.meta.unbox(space.init(KEY, pooled, method=_call_all))
+  got = space.apply(params, method="temperature")
+  np.testing.assert_allclose((got["scale"], got["bias"]), (10, -10), rtol=1e-6)
+  assert params["params"]["logit_bias"] == -10.0
+
+
 def test_an_unknown_modality_is_refused_with_the_nearest_name(variables):
   with pytest.raises(errors.UserError, match="Did you mean 'image'"):
     SPACE.apply(variables, "images", jnp.ones((1, 16)))

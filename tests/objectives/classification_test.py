@@ -108,6 +108,56 @@ def test_another_modality_label_and_head_may_be_named(table):
   assert isinstance(objective, Objective)
 
 
+def test_several_labels_are_a_yes_or_no_for_each_class(case, table):
+  batch, pooled, kernel = case
+  # Shares count too; the fourth example is filler.
+  labels = np.asarray(
+    [[1, 0, 0, 1, 0.3], [0] * 5, [0.6, 1, 1, 0, 0], [1] * 5], np.float32
+  )
+  batch = {**batch, "label": jnp.asarray(labels)}
+  objective = Classification(num_classes=C, multi_label=True)
+  loss, metrics = objective(
+    table(_results(pooled, kernel)), batch, rng=KEY, train=True
+  )
+  total, both, said, there = 0.0, 0, 0, 0
+  for i in range(3):
+    for c in range(C):
+      z = float(np.asarray(pooled[i], np.float64) @ kernel[:, c])
+      p, y = 1 / (1 + math.exp(-z)), float(labels[i, c])
+      total -= y * math.log(p) + (1 - y) * math.log(1 - p)
+      both += p > 0.5 and y > 0.5
+      said += p > 0.5
+      there += y > 0.5
+  np.testing.assert_allclose(loss.total, total, rtol=1e-5)
+  assert loss.weight == 3 * C
+  precision, recall = metrics["precision"], metrics["recall"]
+  assert (precision.total, precision.weight) == (both, said)
+  assert (recall.total, recall.weight) == (both, there)
+  assert str(objective.fields(INFO)["label"]) == "float32[b, 5]"
+  zeros = table(_results(pooled, np.zeros_like(kernel)))
+  loss, _ = objective(zeros, batch, rng=KEY, train=True)
+  np.testing.assert_allclose(objective.chance(INFO, 4), loss.mean, rtol=1e-6)
+
+
+def test_a_modality_may_be_fused_with_others_first(case, table):
+  batch, pooled, kernel = case
+  apply = table(
+    {
+      ("pool", "text", ("image",), "clean"): pooled,
+      ("head", "label", "clean"): lambda x: x @ kernel,
+    }
+  )
+  objective = Classification(num_classes=C, modality="text", given=("image",))
+  loss, _ = objective(apply, batch, rng=KEY, train=True)
+  assert loss.weight == 3
+  assert set(objective.fields(INFO)) == {"text", "image", "label"}
+
+
+def test_smoothing_of_several_labels_is_refused():
+  with pytest.raises(errors.UserError, match="leave it 0"):
+    Classification(num_classes=C, multi_label=True, smoothing=0.1)
+
+
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
 def test_smoothing_outside_of_its_range_is_refused(smoothing):
   with pytest.raises(errors.UserError, match=r"expected \[0, 1\)"):

@@ -98,9 +98,42 @@ def test_what_stands_for_an_absent_modality_changes_nothing(rows, table):
   np.testing.assert_array_equal(grads[1][2], 0)
 
 
+def test_the_sigmoid_loss_judges_each_pair(rows, table):
+  bias = -3.0
+  mask = np.asarray([1, 1, 0, 1, 1], bool)
+  results = _results(*rows)
+  results["temperature", "clean"]["bias"] = jnp.float32(bias)
+  loss, metrics = Contrastive(loss="sigmoid")(
+    table(results), {"text_present": jnp.asarray(mask)}, rng=KEY, train=True
+  )
+  a, b = np.asarray(rows, np.float64)[:, mask]
+  z = SCALE * a @ b.T + bias
+  wrong = np.where(np.eye(4, dtype=bool), -z, z)
+  np.testing.assert_allclose(
+    loss.total, np.log1p(np.exp(wrong)).sum(), rtol=1e-5
+  )
+  assert loss.weight == 4
+  assert metrics["bias"].mean == bias
+
+
+def test_chance_of_the_sigmoid_loss_is_that_of_cosines_of_zero(table):
+  objective = Contrastive(loss="sigmoid")
+  space = objective.shared_space
+  results = _results(jnp.eye(10)[:5], jnp.eye(10)[5:])
+  results["temperature", "clean"] = {
+    "scale": jnp.float32(space["init_scale"]),
+    "bias": jnp.float32(space["init_bias"]),
+  }
+  loss, _ = objective(table(results), {}, rng=KEY, train=True)
+  np.testing.assert_allclose(objective.chance(INFO, 5), loss.mean, rtol=1e-6)
+  assert Contrastive().shared_space == {}
+
+
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
+    (dict(loss="sigmod"), "Did you mean 'sigmoid'"),
+    (dict(chunk=-1), "expected 0 or more"),
     (dict(modalities=("image",)), "expected at least two"),
     (dict(views=("masked",)), "expected one for each of"),
   ],
@@ -133,6 +166,19 @@ def test_two_looks_at_one_modality_are_a_pair(rows, table, by_hand):
   expected = by_hand.info_nce(a, b, SCALE, np.ones(5, bool))
   np.testing.assert_allclose(loss.total, expected, rtol=1e-5)
   assert set(objective.fields(INFO)) == {"image", "image_second"}
+
+
+@pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
+def test_a_chunk_is_as_large_as_asked_for(rows, table, loss):
+  results = _results(*rows)
+  results["temperature", "clean"]["bias"] = jnp.float32(0.0)
+
+  def run(chunk):
+    objective = Contrastive(loss=loss, chunk=chunk)
+    return objective(table(results), {}, rng=KEY, train=True)
+
+  text = str(jax.make_jaxpr(run, static_argnums=0)(2))
+  assert "[2,5]" in text and "[5,5]" not in text
 
 
 def test_chance_is_the_loss_of_equal_projections(table):

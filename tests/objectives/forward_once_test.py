@@ -31,7 +31,7 @@ class Model:
   def __call__(self, method, *args, key, **kwargs):
     self.counts[key] += 1
     self.calls[key] = (method, args, kwargs)
-    if method == "encode":
+    if method in ("encode", "decode", "restore"):
       result = SEQUENCE.replace()  # A copy.
     elif method == "fuse":
       result = dict(args[0])
@@ -60,6 +60,8 @@ def apply(model):
     ("project", ("text",)),
     ("fuse", (("image", "text"),)),
     ("temperature", ()),
+    ("patches", ("image",)),
+    ("restore", ("image",)),
     ("codes", ("image",)),
     ("reconstruct", ("image",)),
   ],
@@ -133,6 +135,51 @@ def test_fusion_pooling_and_projection_read_the_encoded_view(
     called, (modality, sequence), _ = model.calls[f"{method}/text/{view}"]
     assert (called, modality) == (method, "text")
     assert sequence is text
+
+
+@pytest.mark.parametrize(
+  ("mode", "fused"), [("causal", False), ("prefix", False), ("causal", True)]
+)
+def test_a_decoder_reads_its_field_and_what_was_encoded(model, mode, fused):
+  batch = {
+    **BATCH,
+    "text_prefix": np.asarray([1, 2], np.int32),
+    "text_present": np.asarray([True, False]),
+  }
+  apply = ForwardOnce(model, batch, train=True)
+  got = apply("decode", "text", ("image",), mode, fused)
+  assert apply("decode", "text", ("image",), mode, fused) is got
+  key = f"decode/text/image/{mode}/{fused}/clean"
+  method, (name, tokens, context), given = model.calls[key]
+  assert (method, name) == ("decode", "text") and tokens is batch["text"]
+  image = model.results["encode/image/clean"]
+  assert list(context) == ["image"] and context["image"] is image
+  assert ("fuse/image/clean" in model.counts) == fused
+  expected = {f: batch[f"text_{f}"] for f in ("mask", "present")}
+  if mode == "prefix":
+    expected["prefix"] = batch["text_prefix"]
+  assert given == {**expected, "train": True}
+
+
+def test_what_a_call_leaves_out_is_what_its_default_says(model, apply):
+  short = apply("decode", "text", ("image",))
+  assert apply("decode", "text", ("image",), "causal", False) is short
+  assert apply("pool", "text", ()) is apply("pool", "text")
+
+
+def test_what_decides_how_to_decode_has_to_be_there(apply):
+  with pytest.raises(errors.UserError, match="'text_parallel'"):
+    apply("decode", "text", (), "parallel")
+  with pytest.raises(errors.UserError, match="Did you mean 'prefix'"):
+    apply("decode", "text", (), "prefixed")
+
+
+def test_a_modality_may_be_pooled_after_its_fusion(model, apply):
+  apply("pool", "text", ("image",))
+  assert model.calls["fuse/image+text/clean"][0] == "fuse"
+  _, (modality, sequence), _ = model.calls["pool/text/image+text/clean"]
+  assert modality == "text"
+  assert sequence is model.results["fuse/image+text/clean"]["text"]
 
 
 @pytest.mark.parametrize("method", ["codes", "reconstruct"])
@@ -245,3 +292,22 @@ def test_no_gradient_reaches_what_another_computes():
 def test_an_unknown_one_who_computes_is_refused(apply):
   with pytest.raises(errors.UserError, match="Did you mean 'ema'"):
     apply("encode", "image", by="ems")
+
+
+def test_restoring_reads_the_encoded_view(model, apply):
+  apply("restore", "image", view="masked")
+  method, (modality, sequence), kwargs = model.calls["restore/image/masked"]
+  assert (method, modality, kwargs) == ("restore", "image", {"train": True})
+  assert sequence is model.results["encode/image/masked"]
+
+
+def test_patches_are_of_the_whole_input_and_of_what_is_real(model):
+  audio, mask = np.zeros((2, 8), np.float32), np.ones((2, 8), bool)
+  batch = {**BATCH, "audio": audio, "audio_mask": mask}
+  apply = ForwardOnce(model, batch, train=True)
+  assert apply("patches", "audio", view="masked") is not None
+  apply("patches", "image")
+  _, (_, inputs), kwargs = model.calls["patches/audio"]
+  assert inputs is audio and kwargs["mask"] is mask
+  _, (_, inputs), kwargs = model.calls["patches/image"]
+  assert inputs is BATCH["image"] and not kwargs

@@ -103,13 +103,6 @@ def test_randomness_follows_the_key():
   assert noise[0] == noise[1] != noise[2]
 
 
-OBJECTIVES = {
-  "one": WeightedObjective("a", Recorder(), 2.0),
-  "two": WeightedObjective("a", Recorder(), 0.5),
-  "off": WeightedObjective("a", Recorder(), 0.0),
-}
-
-
 def _terms(one, two, off):
   return {
     "one": LossTerm(jnp.float32(one), jnp.float32(4)),
@@ -122,9 +115,12 @@ def _weights(**weights):
   return {name: jnp.float32(value) for name, value in weights.items()}
 
 
+SCALES = _weights(one=2.0, two=0.5, off=0.0)
+
+
 def test_the_loss_is_the_weighted_sum_of_means():
   got = multitask.weighted_sum(
-    OBJECTIVES, _terms(8, 30, 7), _weights(one=4, two=5, off=6)
+    SCALES, _terms(8, 30, 7), _weights(one=4, two=5, off=6)
   )
   np.testing.assert_allclose(got, 2 * 8 / 4 + 0.5 * 30 / 5)
 
@@ -132,7 +128,7 @@ def test_the_loss_is_the_weighted_sum_of_means():
 def test_micro_batches_add_up_to_the_whole_batch():
   weights = _weights(one=10, two=20, off=1)
   parts = [_terms(8, 30, 7), _terms(5, 2, 1), _terms(0, 1, 0)]
-  got = sum(multitask.weighted_sum(OBJECTIVES, p, weights) for p in parts)
+  got = sum(multitask.weighted_sum(SCALES, p, weights) for p in parts)
   np.testing.assert_allclose(got, 2 * 13 / 10 + 0.5 * 33 / 20, rtol=1e-6)
 
 
@@ -142,7 +138,7 @@ def test_an_objective_for_which_nothing_counts_adds_nothing():
       name: LossTerm(total, jnp.float32(0))
       for name, total in zip(("one", "two"), totals, strict=True)
     }
-    return multitask.weighted_sum(OBJECTIVES, terms, _weights(one=0, two=4))
+    return multitask.weighted_sum(SCALES, terms, _weights(one=0, two=4))
 
   value, grad = jax.value_and_grad(loss)(jnp.asarray([3.0, 8.0]))
   np.testing.assert_allclose(value, 0.5 * 8 / 4)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.core import errors
 from mmjax.core.interfaces import ModelInfo, Objective
 from mmjax.models.visual_tokenizer.tokenizer import Reconstruction
 from mmjax.objectives.tokenizer_training import TokenizerTraining
@@ -33,7 +34,7 @@ def _run(objective, case, table):
   apply = table(
     {
       ("reconstruct", "image", "clean"): result,
-      ("codebook_size", "clean"): NUM_CODES,
+      ("codebook_size", "image", "clean"): NUM_CODES,
     }
   )
   return objective(apply, batch, rng=KEY, train=True)
@@ -93,7 +94,7 @@ def test_a_batch_of_filler_alone_is_finite(case, table):
   batch = {**batch, "example_mask": jnp.zeros(3, bool)}
   loss, metrics = _run(TokenizerTraining(), (batch, result), table)
   assert loss.mean == 0
-  assert all(np.isfinite(m.mean) for m in metrics.values())
+  assert all(np.all(np.isfinite(m.mean)) for m in metrics.values())
   assert metrics["batch_usage"].total == 0
 
 
@@ -106,3 +107,65 @@ def test_it_declares_its_field_no_head_and_no_chance():
   }
   assert objective.heads(INFO) == {}
   assert objective.chance(INFO, 4) is None
+
+
+def test_training_also_counts_how_often_each_code_is_used(case, table):
+  _, metrics = _run(TokenizerTraining(), case, table)
+  np.testing.assert_array_equal(
+    metrics["codes"].total, [0, 4, 2, 2, 0, 0, 0, 0]
+  )
+  batch, result = case
+  apply = table(
+    {
+      ("reconstruct", "image", "clean"): result,
+      ("codebook_size", "image", "clean"): NUM_CODES,
+    }
+  )
+  _, metrics = TokenizerTraining()(apply, batch, rng=KEY, train=False)
+  assert "codes" not in metrics  # Evaluators add numbers.
+
+
+def test_clips_are_compared_over_all_frames(case, table):
+  batch, result = case
+  clips = {
+    "video": jnp.stack([batch["image"], 255 - batch["image"]], axis=1),
+    "example_mask": batch["example_mask"],
+  }
+  made = result.replace(image=jnp.stack([result.image, result.image], axis=1))
+  apply = table(
+    {
+      ("reconstruct", "video", "clean"): made,
+      ("codebook_size", "video", "clean"): NUM_CODES,
+    }
+  )
+  objective = TokenizerTraining(image="video", commitment_weight=0.0)
+  loss, _ = objective(apply, clips, rng=KEY, train=True)
+  inverted = {**batch, "image": 255 - batch["image"]}
+  expected = sum(
+    (_means(batch, result, i)[0] + _means(inverted, result, i)[0]) / 2
+    for i in range(2)
+  )
+  np.testing.assert_allclose(loss.total, expected, rtol=1e-5)
+
+
+def test_a_floor_of_usage_says_what_is_wrong_and_what_to_try():
+  objective = TokenizerTraining(min_usage=0.25, after_steps=100)
+  row = {"step": 100, "codes_usage": 0.2, "codes_perplexity": 3.5}
+  message = objective.check_metrics(row)
+  assert "20.0% of the codes" in message and "min_usage=0.25" in message
+  assert "3.5" in message and "fsq" in message
+  for fine in (
+    {**row, "step": 99},
+    {**row, "codes_usage": 0.25},
+    {"step": 100},
+  ):
+    assert objective.check_metrics(fine) is None
+  assert TokenizerTraining().check_metrics({**row, "codes_usage": 0.0}) is None
+  with pytest.raises(errors.UserError, match="min_usage=25"):
+    TokenizerTraining(min_usage=25.0)
+
+
+def test_a_tokenizer_that_makes_features_is_refused(case, table):
+  batch, result = case
+  with pytest.raises(errors.UserError, match="tokenizer_distillation"):
+    _run(TokenizerTraining(), (batch, result.replace(image=None)), table)

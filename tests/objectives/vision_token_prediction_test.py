@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.core import errors
 from mmjax.core.interfaces import ModelInfo, Objective
 from mmjax.core.sequence import Sequence
 from mmjax.objectives.vision_token_prediction import VisionTokenPrediction
@@ -83,3 +84,19 @@ def test_it_declares_its_fields_its_head_and_what_is_frozen():
     "patches": {"name": "token", "num_classes": CODES}
   }
   assert VTP.needs_frozen == ("visual_tokenizer",)
+
+
+def test_codes_of_another_grid_are_refused_with_both_numbers(case, table):
+  batch, sequence, _, kernel = case
+  apply = table(_results(sequence, jnp.zeros((3, 9), jnp.int32), kernel))
+  with pytest.raises(errors.UserError, match="tokenizer has 9 .* encoder 4"):
+    VTP()(apply, batch, rng=KEY, train=True)
+
+
+def test_each_modality_has_a_tokenizer_of_its_own():
+  info = ModelInfo(embed_dim=D, codebook_sizes={"audio": 3})
+  audio = VTP(image="audio", given=())
+  assert audio.heads(info)["vtp"]["num_classes"] == 3
+  np.testing.assert_allclose(audio.chance(info, 2), np.log(3))
+  with pytest.raises(errors.UserError, match="makes codes of 'image'"):
+    VTP().heads(info)

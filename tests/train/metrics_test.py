@@ -34,10 +34,10 @@ def _meter(clock, **kwargs):
   return metrics.Meter(examples_per_step=8, clock=clock, **kwargs)
 
 
-def _steps(meter, clock, steps, secs):
+def _steps(meter, clock, steps, secs, name="loss", **work):
   for step in steps:
     clock.now += secs
-    meter.add(step, {"loss": _term(1.0)})
+    meter.add(step, {name: _term(1.0)}, **work)
 
 
 def test_row_is_the_weighted_mean_of_its_steps():
@@ -82,6 +82,25 @@ def test_metric_of_which_nothing_counted_is_left_out():
   assert np.isnan(row["b"])
 
 
+def test_counts_of_kinds_say_what_share_occurred_since_the_last_row():
+  meter = _meter(Clock())
+  kinds = [[4, 0, 0, 0, 2], [0, 0, 2, 0, 0]]
+  for step, counts in enumerate(kinds, 1):
+    counts = LossTerm(jnp.asarray(counts, jnp.float32), jnp.float32(1.0))
+    meter.add(step, {"codes": counts, "loss": _term(1.0)})
+  row = meter.row()
+  assert "codes" not in row and row["loss"] == 1.0
+  assert row["codes_usage"] == pytest.approx(3 / 5)
+  # Frequencies 1/2, 1/4, 1/4: 1.5 bits.
+  assert row["codes_perplexity"] == pytest.approx(2**1.5)
+  # The next row begins at nothing; without any there is nothing to say.
+  meter.add(3, {"codes": counts, "loss": _term(1.0)})
+  assert meter.row()["codes_usage"] == pytest.approx(1 / 5)
+  none = LossTerm(jnp.zeros(5), jnp.float32(1.0))
+  meter.add(4, {"codes": none, "loss": _term(1.0)})
+  assert "codes_usage" not in meter.row()
+
+
 def test_add_does_not_wait_for_the_device(monkeypatch):
   meter = _meter(Clock())
 
@@ -111,12 +130,11 @@ def test_speed_of_steps_of_half_a_second():
   clock = Clock()
   meter = _meter(
     clock,
-    tokens_per_step=64,
-    flops_per_step=1e6,
     peak_flops=4e6,
     num_steps=25,
   )
-  _steps(meter, clock, range(1, 6), 0.5)  # 4 of them are timed: 2 seconds.
+  # 4 of them are timed: 2 seconds.
+  _steps(meter, clock, range(1, 6), 0.5, tokens=64, flops=1e6)
 
   row = meter.row(input_wait_secs=0.5)
 
@@ -132,10 +150,40 @@ def test_speed_of_steps_of_half_a_second():
   )
 
 
+def test_speed_leaves_out_the_first_step_of_each_task():
+  clock = Clock()
+  meter = _meter(clock, peak_flops=1e6)
+  _steps(meter, clock, [1], 60.0, "a", tokens=1, flops=1e6)
+  _steps(meter, clock, [2, 3], 0.5, "a", tokens=1, flops=1e6)
+  with meter.paused():
+    clock.now += 9.0
+  _steps(meter, clock, [4], 60.0, "b", tokens=8, flops=8e6)
+  _steps(meter, clock, [5], 1.5, "b", tokens=8, flops=8e6)
+
+  row = meter.row()
+
+  # Two steps of `a` and one of `b`, 2.5 seconds.
+  assert row["step_secs"] == pytest.approx(2.5 / 3)
+  assert row["tokens_per_sec"] == pytest.approx(10 / 2.5)
+  assert row["mfu"] == pytest.approx(10 / 2.5)
+
+
+def test_what_is_noted_beside_the_steps_is_no_step():
+  clock = Clock()
+  meter = _meter(clock)
+  _steps(meter, clock, [1, 2], 2.0)
+  meter.note({"cosine": _term(0.5)})
+  meter.note({"cosine": _term(-0.1)})
+
+  row = meter.row()
+
+  assert (row["cosine"], row["step_secs"]) == (pytest.approx(0.2), 2.0)
+
+
 def test_what_is_not_known_is_left_out():
   clock = Clock()
-  meter = _meter(clock, flops_per_step=1e6, peak_flops=None)
-  _steps(meter, clock, [1, 2], 0.5)
+  meter = _meter(clock, peak_flops=None)
+  _steps(meter, clock, [1, 2], 0.5, flops=1e6)
 
   assert SPEED & meter.row().keys() == {
     "step_secs",

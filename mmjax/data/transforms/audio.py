@@ -115,6 +115,11 @@ class AudioTransform:
   def num_samples(self) -> int:
     return round(self.max_secs * self.sample_rate)
 
+  @property
+  def fixed(self) -> bool:
+    """Whether training hears recordings that fit as evaluation does."""
+    return not (self.gain_db or self.shift_secs)
+
   def specs(self) -> dict[str, FieldSpec]:
     shape = (self.num_samples,)
     return {

@@ -86,7 +86,8 @@ class ImageTransform:
   """
 
   size: int = 64  # Pixels, both sides.
-  crop_scale: tuple[float, float] = (0.6, 1.0)  # Share of the area.
+  # Share of the area; (1, 1) is all of the picture, whatever its shape.
+  crop_scale: tuple[float, float] = (0.6, 1.0)
   crop_ratio: tuple[float, float] = (0.8, 1.25)  # Width by height.
   flip: bool = False
   # Brightness, contrast and saturation change by up to this share.
@@ -118,6 +119,17 @@ class ImageTransform:
         )
     if self.blur < 0:
       raise errors.UserError(f"blur={self.blur}, expected at least 0.")
+
+  @property
+  def crops(self) -> bool:
+    """Whether training sees parts of pictures."""
+    return tuple(self.crop_scale) != (1.0, 1.0)
+
+  @property
+  def fixed(self) -> bool:
+    """Whether training sees each picture as evaluation does."""
+    jitter = self.color_jitter or self.hue_jitter
+    return not (self.crops or self.flip or jitter or self.blur)
 
   def specs(self) -> dict[str, FieldSpec]:
     shape = (self.size, self.size, 3)
@@ -156,7 +168,9 @@ class ImageTransform:
   ) -> dict[str, Any]:
     pixels = self.prepare(example)[self.field]
     height, width = pixels.shape[:2]
-    box = self._draw_box(rng, width, height) if train else None
+    box = None
+    if train and self.crops:
+      box = self._draw_box(rng, width, height)
     shape = (self.size, self.size)
     return {
       **example,

@@ -60,6 +60,7 @@ class TextTransform:
   max_tokens: int = 32
   field: str = ""  # Field of the source; "" = composed by `caption`.
   caption: Caption = Caption()
+  output: str = "text"  # Field that is added; "answer" for a second text.
 
   def __post_init__(self):
     if self.max_tokens < 3:
@@ -71,8 +72,10 @@ class TextTransform:
   def specs(self) -> dict[str, FieldSpec]:
     shape = (self.max_tokens,)
     return {
-      "text": FieldSpec(shape, "int32", "t", "token ids"),
-      "text_mask": FieldSpec(shape, "bool", "t", "True = not padding"),
+      self.output: FieldSpec(shape, "int32", "t", "token ids"),
+      f"{self.output}_mask": FieldSpec(
+        shape, "bool", "t", "True = not padding"
+      ),
     }
 
   def __call__(
@@ -87,7 +90,8 @@ class TextTransform:
     else:
       text = self.caption(example, rng, train=train)
     ids = self.tokenizer.encode(text, self.max_tokens)
-    return {**example, "text": ids, "text_mask": ids != self.tokenizer.pad_id}
+    mask = ids != self.tokenizer.pad_id
+    return {**example, self.output: ids, f"{self.output}_mask": mask}
 
 
 def text_field(example: Mapping[str, Any], name: str) -> str:
@@ -109,7 +113,7 @@ def text_field(example: Mapping[str, Any], name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskText:
-  """Hides tokens of `text` as BERT does.
+  """Hides tokens of `text`, as BERT does, or whole words, or runs of words.
 
   Adds `text_masked`, the corrupted ids, `text_hidden`, where the hidden ones
   are, and `text_hidden_mask`, which of these slots are in use.
@@ -118,8 +122,13 @@ class MaskText:
   tokenizer: TextTokenizer
   max_tokens: int = 32
   rate: float = 0.15  # Share of the content tokens.
+  strategy: str = "token"  # See `masks.TEXT_STRATEGIES`.
 
   def __post_init__(self):
+    if self.strategy not in masks.TEXT_STRATEGIES:
+      raise errors.unknown(
+        "mask strategy", self.strategy, masks.TEXT_STRATEGIES
+      )
     if not 0 < self.rate < 1:
       raise errors.UserError(f"rate={self.rate}, expected (0, 1).")
 
@@ -143,7 +152,7 @@ class MaskText:
     train: bool,
   ) -> dict[str, Any]:
     del train  # Held-out losses hide tokens too.
-    masked = masks.bert_mask(
+    masked = masks.TEXT_STRATEGIES[self.strategy](
       rng,
       example["text"],
       rate=self.rate,
@@ -151,6 +160,7 @@ class MaskText:
       mask_id=self.tokenizer.mask_id,
       num_special=self.tokenizer.num_special,
       vocab_size=self.tokenizer.vocab_size,
+      starts_word=self.tokenizer.starts_word,
     )
     return {
       **example,

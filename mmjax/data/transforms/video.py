@@ -150,6 +150,11 @@ class VideoTransform(image.ImageTransform):
         f"{self.strategy!r}, which spreads frames over the whole clip."
       )
 
+  @property
+  def fixed(self) -> bool:
+    """Whether training sees each clip as evaluation does."""
+    return super().fixed and self.strategy == "uniform"
+
   def specs(self) -> dict[str, FieldSpec]:
     shape = (self.num_frames, self.size, self.size, 3)
     doc = "frames of pixels, RGB"
@@ -191,7 +196,7 @@ class VideoTransform(image.ImageTransform):
       if (height, width) != (self.size, self.size):
         frames = np.stack([image.resize(f, self.size) for f in frames])
       return {**example, "video": frames}
-    box = image.draw_box(rng, width, height, self.crop_scale, self.crop_ratio)
+    box = self._draw_box(rng, width, height) if self.crops else None
     pictures = [image.resize(f, self.size, box) for f in frames]
     if self.blur:
       blur = ImageFilter.GaussianBlur(self.blur * float(rng.random()))

@@ -6,4 +6,10 @@ Named in `config.model.decoders` by the field that they make, called by
 
 from typing import Any
 
-DECODERS: dict[str, Any] = {}
+from mmjax.models.decoders.patches import patches
+from mmjax.models.decoders.text import text
+
+DECODERS: dict[str, Any] = {
+  "patches": patches,
+  "text": text,
+}

@@ -1,5 +1,6 @@
 """Audio: waveforms -> log-mel spectrogram -> patches or convolutions."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -158,6 +159,16 @@ class AudioStem(nn.Module):
       table = table[None, :n] if visible is None else table[visible]
       x = x + table.astype(x.dtype)
     return Sequence(x, mask, visible, coordinates, num_content=n)
+
+  @property
+  def patch_dim(self) -> int:
+    """Numbers in a patch of the spectrogram; 0 of convolutions."""
+    return math.prod(self.patch_size) if self.kind == "patches" else 0
+
+  def cut(self, inputs: Array, mask: Array | None = None) -> Array:
+    """The log-mels of each patch, `b n (frames mels)`."""
+    mels = self.log_mel(inputs, mask)
+    return cut_patches(mels, self.patch_size, self.stride)
 
   def _check(self, inputs, hidden):
     if self.kind not in KINDS:

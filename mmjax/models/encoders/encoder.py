@@ -96,6 +96,23 @@ class Encoder(nn.Module):
     """The stem's token embeddings, for an output that shares them."""
     return self.stem.table()
 
+  def cut(self, inputs: Array, mask: Bool[Array, "b n"] | None = None) -> Array:
+    """The numbers that each content token is made of, `b n q`.
+
+    Raises:
+      UserError: the stem cuts nothing.
+    """
+    if not self.patch_dim:
+      raise errors.UserError(
+        f"A {type(self.stem).__name__} does not cut its inputs into patches."
+      )
+    return self.stem.cut(inputs, mask)
+
+  @property
+  def patch_dim(self) -> int:
+    """How many numbers those are; 0 if the stem cuts nothing."""
+    return getattr(self.stem, "patch_dim", 0)
+
   def pool(self, sequence: Sequence) -> Float[Array, "b d"]:
     """One vector per example."""
     return self.pooling(sequence)

@@ -114,6 +114,16 @@ class TubeletStem(nn.Module):
       x = x + table.astype(x.dtype)
     return Sequence(x, mask, visible, coordinates, num_content=n)
 
+  @property
+  def patch_dim(self) -> int:
+    """Numbers in a tubelet."""
+    return self.tubelet_frames * self.patch_size**2 * len(self.pixel_mean)
+
+  def cut(self, inputs: Array, mask: Array | None = None) -> Array:
+    """The pixels of each tubelet as they come, `b n (t p p c)`."""
+    del mask
+    return tubelets(inputs, self.tubelet_frames, self.patch_size)
+
 
 class FactorisedEncoder(Encoder):
   """Mixes the tokens of each time, then those of each place over time.

@@ -146,6 +146,16 @@ class PatchStem(nn.Module):
       x = x + table.astype(x.dtype)
     return Sequence(x, mask, visible, places, num_content=n)
 
+  @property
+  def patch_dim(self) -> int:
+    """Numbers in a patch."""
+    return self.patch_size**2 * len(self.pixel_mean)
+
+  def cut(self, inputs: Array, mask: Array | None = None) -> Array:
+    """The pixels of each patch as they come, `b n (p p c)`."""
+    del mask
+    return inputs if inputs.ndim == 3 else patchify(inputs, self.patch_size)
+
   def _table(self, grid, coordinates):
     """What is added to the patches of pictures."""
     if coordinates is not None:

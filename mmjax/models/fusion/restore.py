@@ -6,6 +6,7 @@ from flax import linen as nn
 from mmjax.core import axes
 from mmjax.core.sequence import Sequence, complement
 from mmjax.models.layers.hidden import mask_token
+from mmjax.models.layers.positions import from_sincos
 from mmjax.models.layers.projection import Embedding
 
 
@@ -14,8 +15,11 @@ class Restore(nn.Module):
 
   The learned token plus the position's embedding stand where a token was
   dropped; the kept tokens return to their own positions. Source: He et al.
-  2022 (arXiv:2111.06377), 3, "MAE decoder".
+  2022 (arXiv:2111.06377), 3, "MAE decoder". Positions are learned; with a
+  `grid` they start from its sines and cosines.
   """
+
+  grid: tuple[int, ...] = ()  # Of the content tokens.
 
   @nn.compact
   def __call__(self, sequence: Sequence) -> Sequence:
@@ -24,7 +28,10 @@ class Restore(nn.Module):
     n = sequence.num_content
     visible = sequence.positions  # b m
     token = mask_token(self, d)
-    table = Embedding(n, d, axes.POSITION, axes.EMBED, name="positions")
+    start = dict(table_init=from_sincos(self.grid)) if self.grid else {}
+    table = Embedding(
+      n, d, axes.POSITION, axes.EMBED, **start, name="positions"
+    )
     hidden = complement(visible, n)  # b n-m
     filler = (token[None, None] + table(hidden)).astype(sequence.x.dtype)
     tokens = jnp.concatenate([sequence.content, filler], axis=1)  # b n d

@@ -64,7 +64,7 @@ class Block(nn.Module):
     train: bool,
     angles: Float[Array, "#b n r"] | None = None,
     context: Float[Array, "b m e"] | None = None,
-    context_mask: Bool[Array, "b q m"] | None = None,
+    context_mask: Bool[Array, "b p m"] | None = None,
   ) -> Float[Array, "b n d"]:
     if self.self_attention:
       attention = self._attention("attention")
@@ -184,7 +184,7 @@ class Stack(nn.Module):
     train: bool,
     angles: Float[Array, "#b n r"] | None = None,
     context: Float[Array, "b m e"] | None = None,
-    context_mask: Bool[Array, "b q m"] | None = None,
+    context_mask: Bool[Array, "b p m"] | None = None,
   ) -> Float[Array, "b n d"]:
     """Mixes tokens.
 
@@ -194,7 +194,7 @@ class Stack(nn.Module):
       train: dropout and stochastic depth are on.
       angles: of rotary positions, see `positions.rotary_angles`.
       context: every layer also attends to this.
-      context_mask: where in the context it may look.
+      context_mask: where in the context a token (or all, p = 1) may look.
     """
     x = x.astype(self.precision.activations)
     inputs = (mask, train, angles, context, context_mask)

@@ -111,3 +111,28 @@ def test_mask_text_adds_static_shapes(rng, tokenizer):
 def test_wrong_settings_are_refused_at_once(tokenizer, make, message):
   with pytest.raises(errors.UserError, match=message):
     make(tokenizer)
+
+
+@pytest.mark.parametrize("strategy", ["word", "span"])
+def test_mask_text_takes_words_from_the_tokenizer(rng, tokenizer, strategy):
+  example = {"title": "An unbelievable pomegranate, halved."}
+  encode = text.TextTransform(tokenizer=tokenizer, max_tokens=24, field="title")
+  mask = text.MaskText(
+    tokenizer=tokenizer, max_tokens=24, rate=0.4, strategy=strategy
+  )
+  clean = encode(example, rng, train=True)
+  begins = tokenizer.starts_word[clean["text"]]
+  assert not begins[1 : tokenizer.num_tokens(example["title"]) - 1].all()
+  for _ in range(50):
+    out = mask(clean, rng, train=True)
+    for name, spec in mask.specs().items():
+      assert spec.matches(out[name][None])
+    hidden = out["text_hidden"][out["text_hidden_mask"]]
+    if strategy == "word":  # What goes on with a hidden word is hidden too.
+      after = hidden[~np.isin(hidden + 1, hidden)] + 1
+      assert (begins | (clean["text"] < 5))[after].all()
+
+
+def test_an_unknown_strategy_is_refused_with_the_nearest(tokenizer):
+  with pytest.raises(errors.UserError, match="Did you mean 'word'"):
+    text.MaskText(tokenizer=tokenizer, strategy="words")

@@ -6,7 +6,11 @@ from flax import linen as nn
 
 from mmjax.core import errors, trees
 from mmjax.core.sequence import Sequence
+from mmjax.models.encoders.audio import audio
 from mmjax.models.encoders.encoder import Encoder
+from mmjax.models.encoders.text import text
+from mmjax.models.encoders.video import video
+from mmjax.models.encoders.vit import vit
 from mmjax.models.variants import Size
 
 SIZE = Size(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
@@ -194,3 +198,61 @@ def test_an_unknown_pooling_is_refused_even_if_nobody_pools(tokens):
         KEY, tokens[0], train=False
       )
     )
+
+
+def _cut(made, inputs):
+  """What an encoder cuts, and how many numbers it says that are."""
+  return np.asarray(made.apply({}, inputs, method="cut")), made.patch_dim
+
+
+def test_what_tokens_are_made_of_comes_in_their_order(rng):
+  clip = rng.integers(0, 256, (1, 4, 4, 6, 3), dtype=np.uint8)
+  size = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=8)
+  made = video(
+    video_size=4, num_frames=4, patch_size=2, tubelet_frames=2, size=size
+  )
+  got, dim = _cut(made, jnp.asarray(clip))
+  expected = [
+    clip[0, t : t + 2, y : y + 2, x : x + 2].reshape(-1)
+    for t in (0, 2)
+    for y in (0, 2)
+    for x in (0, 2, 4)
+  ]
+  np.testing.assert_array_equal(got[0], expected)
+  assert dim == len(expected[0])
+
+  picture = clip[:, 0]
+  made = vit(image_size=4, patch_size=2, size=size)
+  got, dim = _cut(made, jnp.asarray(picture))
+  expected = [
+    picture[0, y : y + 2, x : x + 2].reshape(-1)
+    for y in (0, 2)
+    for x in (0, 2, 4)
+  ]
+  np.testing.assert_array_equal(got[0], expected)
+  assert dim == len(expected[0])
+
+
+def test_pieces_of_a_spectrogram_are_those_that_are_embedded(rng):
+  made = audio(
+    sample_rate=1000,
+    num_samples=80,
+    patch_size=(4, 2),
+    log_mel=dict(num_mels=4, window_secs=0.03),
+    size=dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=8),
+  )
+  wave = jnp.asarray(rng.uniform(-1, 1, (1, 80)), jnp.float32)
+  got, dim = _cut(made, wave)
+  mels = np.asarray(made.stem.log_mel(wave))[0]  # 8 frames, 4 mels.
+  expected = [
+    mels[t : t + 4, m : m + 2].reshape(-1) for t in (0, 4) for m in (0, 2)
+  ]
+  np.testing.assert_allclose(got[0], expected, rtol=1e-6)
+  assert dim == 8
+
+
+def test_a_text_is_not_cut():
+  made = text(vocab_size=5, max_tokens=3, size="Ti")
+  assert made.patch_dim == 0
+  with pytest.raises(errors.UserError, match="TextStem does not cut"):
+    made.apply({}, jnp.zeros((1, 3), jnp.int32), method="cut")

@@ -5,7 +5,7 @@ import pytest
 
 from mmjax.core import errors, precision, trees
 from mmjax.models.visual_tokenizer import VISUAL_TOKENIZERS
-from mmjax.models.visual_tokenizer.tokenizer import vq
+from mmjax.models.visual_tokenizer.tokenizer import join_tubelets, vq
 
 ENCODER = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
 DECODER = dict(embed_dim=12, num_layers=1, num_heads=3, mlp_dim=20)
@@ -246,3 +246,107 @@ def test_the_registry_makes_it_with_its_options():
     384,
   )
   assert made.grid == (4, 4)
+
+
+CLIPS = vq(
+  image_size=4,
+  patch_size=2,
+  num_codes=CODES,
+  code_dim=DIM,
+  encoder_size=ENCODER,
+  decoder_size=DECODER,
+  tubelet_frames=3,
+  clips="tubelets",
+  num_frames=6,
+)
+
+
+def test_clips_are_encoded_whole_and_decoded_tubelet_by_tubelet(
+  variables, randomized, by_hand
+):
+  rng = np.random.default_rng(14)
+  clip = jnp.asarray(rng.integers(0, 256, (1, 6, 4, 4, 3)), jnp.uint8)
+  params = randomized(CLIPS, clip, train=False)
+  codebook = variables["codebook"]  # Of as many codes.
+  variables = {"params": params, "codebook": codebook}
+  embedding = np.asarray(codebook["codebook"]["state"].embedding)
+  out = jax.jit(lambda x: CLIPS.apply(variables, x, train=False))(clip)
+
+  places = [(t, r, c) for t in (0, 3) for r in (0, 2) for c in (0, 2)]
+
+  def cut(x):
+    return np.stack(
+      [
+        np.asarray(x)[0, t : t + 3, r : r + 2, c : c + 2].reshape(-1)
+        for t, r, c in places
+      ]
+    )
+
+  x = by_hand.linear(params["patches"], cut(clip) / 127.5 - 1.0)
+  x = x + np.asarray(params["encoder_positions"]["table"])
+  x = by_hand.stack(params["encoder"], x, np.ones(8, bool))
+  x = by_hand.linear(params["to_code"], x)
+  x = x / np.linalg.norm(x, axis=1, keepdims=True)
+  codes = (x @ embedding.T).argmax(-1)
+  assert len(np.unique(codes)) > 2
+  np.testing.assert_array_equal(out.codes[0], codes)
+
+  x = by_hand.linear(params["from_code"], embedding[codes])
+  x = x + np.asarray(params["decoder_positions"]["table"])
+  x = by_hand.stack(params["decoder"], x, np.ones(8, bool))
+  x = by_hand.linear(params["pixels"], x) * 0.5 + 0.5
+  np.testing.assert_allclose(cut(out.image), x, rtol=1e-4, atol=1e-5)
+  assert out.image.shape == clip.shape and CLIPS.modality == "video"
+
+
+def test_tubelets_join_to_what_they_were_cut_from(rng):
+  clip = rng.normal(size=(2, 4, 6, 4, 3)).astype(np.float32)
+  cut = [
+    clip[:, t : t + 2, r : r + 2, c : c + 2].reshape(2, -1)
+    for t in (0, 2)
+    for r in (0, 2, 4)
+    for c in (0, 2)
+  ]
+  joined = join_tubelets(jnp.asarray(np.stack(cut, 1)), (2, 3, 2), 2, 2)
+  np.testing.assert_array_equal(joined, clip)
+
+
+def test_what_a_clips_tokenizer_cannot_take_is_refused():
+  with pytest.raises(errors.UserError, match="6 frames of 4x4.*got 4x4"):
+    jax.eval_shape(
+      lambda: CLIPS.init(KEY, jnp.zeros((1, 4, 4, 3), jnp.uint8), train=False)
+    )
+  with pytest.raises(errors.UserError, match="tubelet_frames=4.*num_frames=6"):
+    vq(
+      image_size=4,
+      patch_size=2,
+      tubelet_frames=4,
+      clips="tubelets",
+      num_frames=6,
+    )
+  with pytest.raises(errors.UserError, match="clips 'tubelet'.*'tubelets'"):
+    vq(image_size=4, patch_size=2, clips="tubelet")
+
+
+def test_vq_kd_decodes_codes_to_features(variables, image, randomized, by_hand):
+  made = VISUAL_TOKENIZERS["vq_kd"](
+    image_size=PIXELS,
+    patch_size=PATCH,
+    feature_dim=5,
+    num_codes=CODES,
+    code_dim=DIM,
+    encoder_size=ENCODER,
+    decoder_size=DECODER,
+  )
+
+  params = randomized(made, image, train=False)
+  variables = {**variables, "params": params}
+  out = jax.jit(lambda image: made.apply(variables, image, train=False))(image)
+  embedding = np.asarray(variables["codebook"]["codebook"]["state"].embedding)
+  assert out.image is None and out.features.shape == (2, NUM, 5)
+  for row in range(2):
+    x = by_hand.linear(params["from_code"], embedding[out.codes[row]])
+    x = x + np.asarray(params["decoder_positions"]["table"])
+    x = by_hand.stack(params["decoder"], x, np.ones(NUM, bool))
+    x = by_hand.linear(params["features"], x)
+    np.testing.assert_allclose(out.features[row], x, rtol=1e-4, atol=1e-5)

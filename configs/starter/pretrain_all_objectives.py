@@ -1,0 +1,49 @@
+r"""The quickstart's pretraining with matching and captioning besides.
+
+mmjax train --config=configs/starter/pretrain_all_objectives.py --workdir=W
+
+With `:without_NAME`, all but one: see `experiments/all_objectives.md`. Needs
+the tokenizer of `make quickstart`.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import ml_collections as mlc
+
+QUICKSTART = Path(__file__).resolve().parents[1] / "quickstart/pretrain.py"
+WITHOUT = "without_"
+
+
+def get_config(arg: str = "") -> mlc.ConfigDict:
+  """`arg` is "" or "without_" and the name of an objective to leave out."""
+  c = _quickstart()
+  c.stage = f"all objectives {arg}".strip()
+  light = dict(embed_dim=128, num_layers=1, num_heads=2, mlp_dim=512)
+  c.model.decoders = dict(text=dict(name="text", size=light))
+  # Masked views: the encoders run as often as without these two.
+  objectives = dict(
+    c.tasks.main.objectives.to_dict(),
+    matching=dict(name="matching", weight=0.2, view="masked"),
+    captioning=dict(name="captioning", weight=0.2, view="masked"),
+  )
+  if arg.startswith(WITHOUT):
+    left_out = arg.removeprefix(WITHOUT)
+    if left_out not in objectives:
+      raise ValueError(f"{left_out!r} is none of {sorted(objectives)}.")
+    del objectives[left_out]
+  elif arg:
+    raise ValueError(f"{arg!r}, expected '' or '{WITHOUT}NAME'.")
+  c.tasks.main.objectives = objectives
+  if "pictures" not in objectives:
+    c.data.image.second = ""
+  c.log.evaluate_at_end = True
+  del c.evaluators["masked"]
+  return c
+
+
+def _quickstart():
+  spec = importlib.util.spec_from_file_location("quickstart", QUICKSTART)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()

@@ -1,0 +1,64 @@
+"""Prediction of each token of a text from those before it.
+
+A text stands in the batch as `bos w1 w2 ... eos pad pad`. What a model says at
+position i is compared with token i + 1: bos is never predicted, eos is, and
+what is said at the last position is not used.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mmjax.core.batch import MODALITIES, Batch, FieldSpec
+from mmjax.core.interfaces import Apply, LossTerm, Metrics, ModelInfo
+from mmjax.core.sequence import Sequence
+from mmjax.objectives import losses
+
+
+def text_fields(text: str) -> dict[str, FieldSpec]:
+  """The field of a text to predict, which need not be a modality."""
+  return {text: MODALITIES["text"]}
+
+
+def targets(
+  batch: Batch, text: str
+) -> tuple[Int[Array, "b u"], Bool[Array, "b u"]]:
+  """The tokens to predict, u = t - 1, and which of them count."""
+  labels = batch[text][:, 1:]
+  counts = jnp.ones(labels.shape, bool)
+  if f"{text}_mask" in batch:
+    counts = batch[f"{text}_mask"][:, 1:]
+  return labels, counts & losses.counted(batch, (text,), labels)[:, None]
+
+
+def logits(apply: Apply, head: str, sequence: Sequence) -> jax.Array:
+  """What is said of the next token, at all positions but the last."""
+  return apply("head", head, sequence.content[:, :-1])  # b u v
+
+
+def compare(
+  said: Float[Array, "b u v"],
+  labels: Int[Array, "b u"],
+  counts: Bool[Array, "b u"],
+) -> tuple[LossTerm, Metrics]:
+  """Cross-entropy and accuracy of the tokens that count."""
+  loss = losses.masked_sum(losses.cross_entropy(said, labels), counts)
+  return loss, {"accuracy": losses.accuracy(said, labels, counts)}
+
+
+def head_config(
+  info: ModelInfo, text: str, *, tied: bool, tied_in: str = "decoders"
+) -> Mapping[str, Any]:
+  """One projection to the vocabulary, or the token table of a part."""
+  if not tied:
+    return {"name": "linear", "num_classes": info.vocab_size}
+  return {
+    "name": "tied_token",
+    "num_classes": info.vocab_size,
+    "tied_to": text,
+    "tied_in": tied_in,
+    "transform": False,
+  }
