@@ -24,7 +24,8 @@ from mmjax.objectives.forward_once import ForwardOnce
 from mmjax.objectives.multitask import WeightedObjective
 from mmjax.sharding import mesh as mesh_lib
 from mmjax.sharding import partition, rules
-from mmjax.train import predict, step
+from mmjax.train import model_call, predict
+from mmjax.train import variables as variables_lib
 
 EXACT = 1e-5  # Relative: sums in another order.
 BFLOAT16 = 0.03  # Relative: 8 bits of mantissa, a few layers.
@@ -95,7 +96,9 @@ class Trial:
     pictures = jax.tree.map(jnp.asarray, pictures)
     batches = {"main": batch, "pictures": pictures}
     return nn.meta.unbox(
-      step.initialize(self.model, self.objectives, batches, jax.random.key(0))
+      variables_lib.initialize(
+        self.model, self.objectives, batches, jax.random.key(0)
+      )
     )
 
   def _assemble(self, config):
@@ -139,7 +142,9 @@ class Trial:
 
     def forward(trained, frozen, collections, batch):
       variables = {"params": trees.merge(trained, frozen), **collections}
-      call = step.ModelCall(model, variables, jax.random.key(1), train=train)
+      call = model_call.ModelCall(
+        model, variables, jax.random.key(1), train=train
+      )
       term, _ = self.objective(
         ForwardOnce(call, batch, train=train),
         batch,

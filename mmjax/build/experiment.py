@@ -27,6 +27,7 @@ from mmjax.train import (
   state,
   step,
 )
+from mmjax.train import variables as variables_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +234,7 @@ def init_variables(
   batches = jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype), _abstract_batches(parts, batch_size)
   )
-  return step.initialize(
+  return variables_lib.initialize(
     parts.model, parts.objectives, batches, rng, parts.weighting
   )
 

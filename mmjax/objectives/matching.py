@@ -66,7 +66,7 @@ class Matching:
     decisions = [self._decide(apply, fused, mask, True)]
     drawn = self._draw(apply, batch, mask, rng)
     for side, other in zip((second, first), drawn, strict=True):
-      sequences = {**own, side: _take(own[side], other.index)}
+      sequences = {**own, side: _take(own[side], other.partner)}
       fused = apply("fuse_pairs", f"other_{side}", sequences, train)
       decisions.append(self._decide(apply, fused, mask & other.found, False))
     return _sum(d[0] for d in decisions), {

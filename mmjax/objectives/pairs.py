@@ -105,7 +105,7 @@ def sigmoid(
 class Drawn(NamedTuple):
   """An example for each example, and whether there is one."""
 
-  index: Int[Array, " b"]  # Its own where there is none.
+  partner: Int[Array, " b"]  # Its own place where there is none.
   found: Bool[Array, " b"]
 
 

@@ -140,7 +140,8 @@ def _batch_axes(size):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return ()
-  (names,) = nn.logical_to_mesh_axes((axes.ACT_BATCH,))
+  placed = nn.logical_to_mesh_axes((axes.ACT_BATCH,))
+  names = placed[0] if placed else None
   names = (names,) if isinstance(names, str) else names or ()
   names = tuple(name for name in names if mesh.shape[name] > 1)
   # A batch that does not divide is on every device as a whole.

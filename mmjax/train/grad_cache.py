@@ -50,10 +50,11 @@ def collect(
     task: ForwardOnce(call, batch, train=True)
     for task, batch in batches.items()
   }
-  return {
-    name: item.objective.features(applies[item.task], batches[item.task])
-    for name, item in objectives.items()
-  }
+  found = {}
+  for name, item in objectives.items():
+    objective: Any = item.objective  # `coupled` has seen that it has these.
+    found[name] = objective.features(applies[item.task], batches[item.task])
+  return found
 
 
 def from_features(

@@ -14,7 +14,7 @@ from mmjax.core.interfaces import Apply
 from mmjax.objectives.forward_once import ForwardOnce
 from mmjax.sharding import partition
 from mmjax.sharding.rules import Rules
-from mmjax.train.step import ModelCall
+from mmjax.train.model_call import ModelCall
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """One optimizer step, as a pure function of (state, batches)."""
 
 import dataclasses
-import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,89 +9,17 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mmjax.core import errors, trees
+from mmjax.core import trees
 from mmjax.core.interfaces import LossTerm
 from mmjax.core.piecewise import Piecewise
 from mmjax.objectives import multitask
 from mmjax.objectives import weighting as weighting_lib
 from mmjax.train import conflict, grad_cache
+from mmjax.train.model_call import ModelCall
 from mmjax.train.optimizer import update_ema
 from mmjax.train.state import TrainState
 
-RNG_STREAMS = ("dropout", "drop_path", "mask", "codebook")
-MUTABLE = ("codebook",)  # Collections that training may change.
-
 Batches = Mapping[str, Mapping[str, jax.Array]]  # Task -> field -> array.
-
-
-class ModelCall:
-  """Calls methods of a model with given variables, keeping what they change.
-
-  Each call has random streams of its own, derived from the step's key and the
-  name of the call: so an objective more changes nothing for the others.
-  `averaged` are the parameters that compute `by="ema"`; None = the same.
-  """
-
-  def __init__(
-    self,
-    model: nn.Module,
-    variables: Mapping[str, Any],
-    rng: jax.Array,
-    *,
-    train: bool,
-    averaged: Mapping[str, Any] | None = None,
-  ):
-    self._model = model
-    self._variables = dict(variables)
-    self._rng = rng
-    self._train = train
-    self._averaged = averaged
-
-  def __call__(
-    self,
-    method: str,
-    *args: Any,
-    key: str,
-    by: str = "model",
-    **kwargs: Any,
-  ) -> Any:
-    if by != "model":
-      return self._target(method, *args, by=by, **kwargs)
-    rngs = {
-      stream: jax.random.fold_in(
-        self._rng, zlib.crc32(f"{stream}/{key}".encode())
-      )
-      for stream in RNG_STREAMS
-    }
-    mutable = [
-      name for name in MUTABLE if self._train and name in self._variables
-    ]
-    out = self._model.apply(
-      self._variables,
-      *args,
-      method=method,
-      rngs=rngs,
-      mutable=mutable or False,
-      **kwargs,
-    )
-    if mutable:
-      out, changed = out
-      self._variables.update(changed)
-    return out
-
-  def _target(self, method, *args, by, **kwargs):
-    """What another computes, as in evaluation."""
-    variables = self._variables
-    if by == "teacher":
-      args, method = (method, *args), "teach"
-    elif self._averaged is not None:
-      variables = {**variables, "params": self._averaged}
-    return self._model.apply(variables, *args, method=method, **kwargs)
-
-  @property
-  def collections(self) -> dict[str, Any]:
-    """All but the parameters, as the calls left them."""
-    return {k: v for k, v in self._variables.items() if k != "params"}
 
 
 class Fixed(NamedTuple):
@@ -288,7 +215,7 @@ class TrainStep:
 
     def micro_gradient(collections, item):
       batch, key, by_features = item
-      objectives = alone | grad_cache.carry_on(coupled, by_features)
+      objectives = {**alone, **grad_cache.carry_on(coupled, by_features)}
       return self._micro_gradient(
         trained, fixed, collections, batch, key, weights, objectives
       )
@@ -401,62 +328,3 @@ class TrainStep:
 
 def _scalar(value) -> LossTerm:
   return LossTerm(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
-
-
-def _initialize_tokenizers(module, batches):
-  """Tokenizers' decoders too, although a pretraining step asks for codes."""
-  visual = getattr(module, "visual_tokenizer", None)
-  parts = dict(getattr(module, "tokenizers", None) or {})
-  if visual is not None:
-    parts[getattr(visual, "modality", "image")] = visual
-  for modality, tokenizer in parts.items():
-    if getattr(tokenizer, "learned", True):
-      clips = getattr(tokenizer, "modality", "image") == "video"
-      module.reconstruct(_pixels(batches, clips), train=True, modality=modality)
-
-
-def _pixels(batches, clips):
-  """Clips of any task; else pictures, or the first frames of clips."""
-  for batch in batches.values():
-    if "image" in batch and not clips:
-      return batch["image"]
-    if "video" in batch:
-      return batch["video"] if clips else batch["video"][:, 0]
-  raise errors.UserError(
-    "The model has a visual tokenizer, but no task has "
-    + ("clips." if clips else "pictures or clips.")
-  )
-
-
-def initialize(
-  model: nn.Module,
-  objectives: multitask.Objectives,
-  batches: Batches,
-  rng: jax.Array,
-  weighting: weighting_lib.Weighting = weighting_lib.CONSTANT,
-) -> dict[str, Any]:
-  """Variables of the model: what the objectives call gets parameters.
-
-  A weighting that learns adds its own, under `loss_weights`.
-  Kernels are boxed with their logical axes (`nn.meta.unbox` takes them out).
-  """
-
-  def run(module):
-    def call(
-      method: str, *args: Any, key: str, by: str = "model", **kwargs: Any
-    ) -> Any:
-      del key
-      if by == "teacher":
-        return module.teach(method, *args, **kwargs)
-      return getattr(module, method)(*args, **kwargs)
-
-    multitask.forward(objectives, call, batches, rng, train=True)
-    _initialize_tokenizers(module, batches)
-
-  keys = jax.random.split(rng, 1 + len(RNG_STREAMS))
-  rngs = dict(zip(("params", *RNG_STREAMS), keys, strict=True))
-  variables = dict(model.init(rngs, method=run))
-  params, memory = weighting.init(weighting_lib.covered(weighting, objectives))
-  if params:
-    variables["params"] = {**variables["params"], weighting_lib.PART: params}
-  return variables | ({weighting_lib.PART: memory} if memory else {})

@@ -9,7 +9,7 @@ from mmjax.build import experiment
 from mmjax.core import errors
 from mmjax.data import loader
 from mmjax.objectives import multitask
-from mmjax.train.step import ModelCall
+from mmjax.train.model_call import ModelCall
 
 TOWER = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=32)
 NAMES = (

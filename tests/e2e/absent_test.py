@@ -9,7 +9,8 @@ from flax import linen as nn
 from mmjax.build import parts, settings
 from mmjax.core import config as configs
 from mmjax.objectives import multitask
-from mmjax.train import step
+from mmjax.train import model_call
+from mmjax.train import variables as variables_lib
 from tests.e2e import tiny
 
 
@@ -26,7 +27,7 @@ def setting():
   batch["image_present"] = jnp.asarray([1, 0, 1, 1, 0, 1], bool)
   batch["text_present"] = jnp.asarray([1, 1, 0, 1, 0, 1], bool)
   variables = nn.meta.unbox(
-    step.initialize(
+    variables_lib.initialize(
       made.model, made.objectives, {"main": batch}, jax.random.key(0)
     )
   )
@@ -34,7 +35,7 @@ def setting():
   @jax.jit
   def run(params, batch):
     def loss(params):
-      call = step.ModelCall(
+      call = model_call.ModelCall(
         made.model,
         {**variables, "params": params},
         jax.random.key(1),

@@ -301,13 +301,13 @@ def test_draws_are_softmax_of_the_similarities_to_others(rng):
   np.testing.assert_array_equal(for_a.found[0], mask)
   for drawn, w in ((for_a, weights), (for_b, weights.T)):
     for i in np.flatnonzero(mask):
-      got = np.bincount(drawn.index[:, i], minlength=5) / num
+      got = np.bincount(drawn.partner[:, i], minlength=5) / num
       expected = w[i] / w[i].sum()
       # Four standard deviations of a share.
       assert np.all(np.abs(got - expected) < 4 * 0.5 / np.sqrt(num)), i
       assert np.all(got[expected == 0] == 0)
   # Images and texts are drawn apart, and each row for itself.
-  assert np.any(for_a.index != for_b.index)
+  assert np.any(for_a.partner != for_b.partner)
 
 
 def test_draws_are_the_same_on_any_devices_and_in_any_order(rng):
@@ -319,17 +319,17 @@ def test_draws_are_the_same_on_any_devices_and_in_any_order(rng):
 
   got = _run(_draw, "all", *args, seeds)
   for x, y in zip(got, expected, strict=True):
-    np.testing.assert_array_equal(x.index, y.index)
+    np.testing.assert_array_equal(x.partner, y.partner)
 
   order = rng.permutation(24)
   moved = [x[order] if np.ndim(x) else x for x in args]
   got, _ = draw(*moved, seeds)
   np.testing.assert_array_equal(
-    order[np.asarray(got.index)], np.asarray(expected[0].index)[:, order]
+    order[np.asarray(got.partner)], np.asarray(expected[0].partner)[:, order]
   )
 
   # Without another example there is nothing to draw.
   alone = jnp.zeros(24, bool).at[5].set(True)
   for drawn in draw(*args[:3], alone, IDS, IDS, seeds):
     assert not np.any(drawn.found)
-    np.testing.assert_array_equal(drawn.index[0], np.arange(24))
+    np.testing.assert_array_equal(drawn.partner[0], np.arange(24))

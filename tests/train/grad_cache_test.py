@@ -15,9 +15,10 @@ from mmjax.core.sequence import Sequence
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.forward_once import ForwardOnce
 from mmjax.objectives.multitask import WeightedObjective
-from mmjax.train import grad_cache
+from mmjax.train import grad_cache, model_call
 from mmjax.train import state as state_lib
 from mmjax.train import step as step_lib
+from mmjax.train import variables as variables_lib
 
 SIZE, LR, WEIGHT = 8, 0.5, 3.0
 
@@ -117,7 +118,7 @@ def batches(rng):
 def start(batches, *, model=None, objectives=None, accumulate=1):
   """A state, and the step."""
   model, objectives = model or Model(), objectives or OBJECTIVES
-  variables = step_lib.initialize(
+  variables = variables_lib.initialize(
     Model(), OBJECTIVES, batches, jax.random.key(1)
   )
   trainable = dict.fromkeys(trees.flatten(variables["params"]), True)
@@ -186,7 +187,9 @@ def test_both_passes_drop_the_same(batches):
     parts = []
     for i in range(2):
       half = {name: x[i::2] for name, x in batch.items()}
-      call = step_lib.ModelCall(model, {"params": params}, keys[i], train=True)
+      call = model_call.ModelCall(
+        model, {"params": params}, keys[i], train=True
+      )
       apply = ForwardOnce(call, half, train=True)
       parts.append(objective.objective.features(apply, half))
     both = [jnp.concatenate(z) for z in zip(*parts, strict=True)]

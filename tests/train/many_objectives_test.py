@@ -17,6 +17,7 @@ from mmjax.objectives.multitask import WeightedObjective
 from mmjax.train import optimizer as optimizer_lib
 from mmjax.train import state as state_lib
 from mmjax.train import step as step_lib
+from mmjax.train import variables as variables_lib
 
 LR = 0.1
 TRACED = []
@@ -73,7 +74,7 @@ def start(batches, *, weights=(2.0, 0.5), optimizer=None, learned=None, **more):
   }
   made = learned or weighting.CONSTANT
   optimizer = optimizer or optax.sgd(LR)
-  variables = step_lib.initialize(
+  variables = variables_lib.initialize(
     Model(),
     objectives,
     jax.tree.map(jnp.asarray, batches),

@@ -13,8 +13,10 @@ from flax import linen as nn
 from mmjax.core import trees
 from mmjax.core.interfaces import LossTerm
 from mmjax.objectives.multitask import WeightedObjective
+from mmjax.train import model_call
 from mmjax.train import state as state_lib
 from mmjax.train import step as step_lib
+from mmjax.train import variables as variables_lib
 
 LR = 0.1
 
@@ -106,7 +108,7 @@ def batches(rng):
 
 
 def initialize(batches, objectives=OBJECTIVES):
-  return step_lib.initialize(
+  return variables_lib.initialize(
     Model(),
     objectives,
     jax.tree.map(jnp.asarray, batches),
@@ -368,7 +370,7 @@ def test_one_objective_more_changes_no_randomness_of_another(batches):
 
 def test_calls_have_random_streams_of_their_own(batches):
   variables = initialize(batches)
-  call = step_lib.ModelCall(Model(), variables, jax.random.key(3), train=True)
+  call = model_call.ModelCall(Model(), variables, jax.random.key(3), train=True)
   x = jnp.ones(64)
 
   a, again, b = (call("noisy", x, True, key=key) for key in ("a", "a", "b"))
@@ -379,7 +381,9 @@ def test_calls_have_random_streams_of_their_own(batches):
 
 def test_call_outside_of_training_changes_no_collection(batches):
   variables = initialize(batches)
-  call = step_lib.ModelCall(Model(), variables, jax.random.key(3), train=False)
+  call = model_call.ModelCall(
+    Model(), variables, jax.random.key(3), train=False
+  )
 
   call("count", jnp.ones(3), False, key="count")
 
@@ -413,7 +417,7 @@ class Student(nn.Module):
 def test_the_average_and_the_teacher_compute_with_their_own_parameters():
   params = {"factor": jnp.asarray(2.0), "teacher": {"factor": jnp.asarray(5.0)}}
   averaged = {**params, "factor": jnp.asarray(3.0)}
-  call = step_lib.ModelCall(
+  call = model_call.ModelCall(
     Student(Student()),
     {"params": params},
     jax.random.key(0),
@@ -428,7 +432,7 @@ def test_the_average_and_the_teacher_compute_with_their_own_parameters():
 
 
 def test_without_an_average_the_parameters_stand_for_it():
-  call = step_lib.ModelCall(
+  call = model_call.ModelCall(
     Student(),
     {"params": {"factor": jnp.asarray(2.0)}},
     jax.random.key(0),
