@@ -56,6 +56,7 @@ def assemble(
   policy = precision.policy(group.precision)
   facts = {**facts, "precision": policy}
   encoders, fusion = make_towers("model", group, facts)
+  teaching, taught = make_teacher(teacher, facts, objectives)
   decoders = {
     name: plug_in(
       "decoder",
@@ -66,11 +67,14 @@ def assemble(
     )
     for name, section in group.decoders.items()
   }
+  widths = taught.widths if taught else {}
   tokenizer = group.visual_tokenizer and make_tokenizer(
-    "model.visual_tokenizer", group.visual_tokenizer, facts
+    "model.visual_tokenizer", group.visual_tokenizer, facts, widths
   )
   tokenizers = {
-    name: make_tokenizer(f"model.tokenizers.{name}", section, facts, name)
+    name: make_tokenizer(
+      f"model.tokenizers.{name}", section, facts, widths, name
+    )
     for name, section in group.tokenizers.items()
   }
   asked = shared_space_options(objectives)
@@ -79,7 +83,6 @@ def assemble(
   space = group.shared_dim and SharedSpace(
     group.shared_dim, tuple(sorted(encoders)), precision=policy, **asked
   )
-  teaching, taught = make_teacher(teacher, facts, objectives)
   info = dataclasses.replace(
     model_info(encoders, fusion, facts),
     teacher=taught,
@@ -181,12 +184,19 @@ def make_tokenizer(
   path: str,
   section: Mapping[str, Any],
   facts: Mapping[str, Any],
+  widths: Mapping[str, int],
   modality: str = "",
 ) -> nn.Module:
-  """The tokenizer of a modality, or of pictures and clips alike."""
+  """The tokenizer of a modality, or of pictures and clips alike.
+
+  `widths` are those of the teacher's encoders, which a tokenizer may decode to.
+  """
   clips = modality == "video" or "image_size" not in facts
   if clips and "video_size" in facts:
     facts = {**facts, "image_size": facts["video_size"]}  # Of frames.
+  width = widths.get(modality or ("video" if clips else "image"))
+  if width:
+    facts = {**facts, "feature_dim": width}
   return plug_in("tokenizer", path, section, models.VISUAL_TOKENIZERS, facts)
 
 

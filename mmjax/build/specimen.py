@@ -55,9 +55,7 @@ TOKENIZER = dict(
 )
 # What objectives of the library need of the model beside `config`.
 NEEDS: dict[str, dict[str, Any]] = dict(
-  tokenizer_distillation=dict(
-    visual_tokenizer=dict(TOKENIZER, name="vq_kd", feature_dim=16)
-  ),
+  tokenizer_distillation=dict(visual_tokenizer=dict(TOKENIZER, name="vq_kd")),
 )
 LEAST_REAL = 6  # Tokens of the shortest text, more than are hidden.
 

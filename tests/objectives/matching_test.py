@@ -22,7 +22,7 @@ class Fusion:
   def __init__(self, numbers=None, project=None):
     numbers = np.arange(1, SIZE + 1) if numbers is None else numbers
     self.numbers = jnp.asarray(numbers, jnp.float32)
-    self.project = jnp.eye(SIZE) if project is None else project
+    self.project = project or dict.fromkeys(("image", "text"), jnp.eye(SIZE))
     self.asked, self.judged = [], []
     self.slope = 0.01  # Of the head.
 
@@ -46,7 +46,7 @@ class Fusion:
     return sequences
 
   def _project(self, modality):
-    return self.project
+    return self.project[modality]
 
   def _temperature(self):
     return {"scale": jnp.float32(3.0)}
@@ -100,11 +100,14 @@ def test_each_example_is_judged_alone_and_with_two_others(batch, negatives):
 
 
 def test_hard_negatives_are_the_similar_ones(batch):
-  # 0 and 1 are alike, so are 2 and 3, 4 and 5.
-  project = jnp.repeat(100.0 * jnp.eye(SIZE // 2), 2, axis=0)
+  # Each picture is like the text before it.
+  project = {
+    "image": 100.0 * jnp.eye(SIZE),
+    "text": jnp.roll(jnp.eye(SIZE), -1, axis=0),
+  }
   _, _, _, text, image = run(Matching(), Fusion(project=project), batch)
-  np.testing.assert_array_equal(text, [2, 1, 4, 3, 6, 5])
-  np.testing.assert_array_equal(image, [2, 1, 4, 3, 6, 5])
+  np.testing.assert_array_equal(text, [6, 1, 2, 3, 4, 5])
+  np.testing.assert_array_equal(image, [2, 3, 4, 5, 6, 1])
 
 
 def test_random_negatives_ask_for_no_similarity_and_differ_by_key(batch):
@@ -186,11 +189,15 @@ def test_what_equals_an_example_on_one_side_is_no_negative(batch):
 
 def test_the_order_of_the_batch_changes_nothing(batch, rng):
   batch |= {"example_mask": jnp.asarray([1, 1, 1, 1, 1, 0], bool)}
-  project = jnp.asarray(rng.normal(size=(SIZE, 3)), jnp.float32)
+  project = {
+    m: jnp.asarray(rng.normal(size=(SIZE, 3)), jnp.float32)
+    for m in ("image", "text")
+  }
   _, _, own, text, image = run(Matching(), Fusion(project=project), batch)
   order = np.asarray([3, 1, 5, 0, 4, 2])
   moved = {name: x[order] for name, x in batch.items()}
-  model = Fusion(np.arange(1, SIZE + 1)[order], project[order])
+  project = {m: x[order] for m, x in project.items()}
+  model = Fusion(np.arange(1, SIZE + 1)[order], project)
   _, _, got_own, got_text, got_image = run(Matching(), model, moved)
   np.testing.assert_array_equal(got_own, own[order])
   real = np.asarray(moved["example_mask"])
