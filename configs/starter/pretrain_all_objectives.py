@@ -2,8 +2,8 @@ r"""The quickstart's pretraining with matching and captioning besides.
 
 mmjax train --config=configs/starter/pretrain_all_objectives.py --workdir=W
 
-With `:without_NAME`, all but one: see `experiments/all_objectives.md`. Needs
-the tokenizer of `make quickstart`.
+With `:without_NAME` or `:without_NAME+NAME`, all but these; what each is worth
+is in `experiments/all_objectives.md`. Needs the tokenizer of `make quickstart`.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ WITHOUT = "without_"
 
 
 def get_config(arg: str = "") -> mlc.ConfigDict:
-  """`arg` is "" or "without_" and the name of an objective to leave out."""
+  """`arg` is "" or "without_" and the names of objectives to leave out."""
   c = _quickstart()
   c.stage = f"all objectives {arg}".strip()
   light = dict(embed_dim=128, num_layers=1, num_heads=2, mlp_dim=512)
@@ -28,17 +28,18 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
     captioning=dict(name="captioning", weight=0.2, view="masked"),
   )
   if arg.startswith(WITHOUT):
-    left_out = arg.removeprefix(WITHOUT)
-    if left_out not in objectives:
-      raise ValueError(f"{left_out!r} is none of {sorted(objectives)}.")
-    del objectives[left_out]
+    for name in arg.removeprefix(WITHOUT).split("+"):
+      if name not in objectives:
+        raise ValueError(f"{name!r} is none of {sorted(objectives)}.")
+      del objectives[name]
   elif arg:
     raise ValueError(f"{arg!r}, expected '' or '{WITHOUT}NAME'.")
   c.tasks.main.objectives = objectives
   if "pictures" not in objectives:
     c.data.image.second = ""
   c.log.evaluate_at_end = True
-  del c.evaluators["masked"]
+  for name in ("masked", "concept", "probe"):  # Not what is compared.
+    del c.evaluators[name]
   return c
 
 
