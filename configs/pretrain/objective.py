@@ -61,6 +61,17 @@ OBJECTIVES = dict(
   tokenizer_training=dict(
     objective=dict(), tokenizer=dict(TOKENIZER, name="vq")
   ),
+  # 8 x 8 x 8 codes without a codebook.
+  tokenizer_training_fsq=dict(
+    objective=dict(name="tokenizer_training", commitment_weight=0.0),
+    tokenizer=dict(
+      name="fsq",
+      patch_size=8,
+      levels=(8, 8, 8),
+      encoder_size=SMALL,
+      decoder_size=SMALL,
+    ),
+  ),
   vision_token_prediction=dict(
     objective=dict(),
     hide=HIDE,

@@ -30,7 +30,12 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
     )
   )
   c.tasks = dict(
-    main=dict(objectives=dict(tokenizer=dict(name="tokenizer_training")))
+    main=dict(
+      objectives=dict(
+        # A codebook that has collapsed stops the run.
+        tokenizer=dict(name="tokenizer_training", min_usage=0.5)
+      )
+    )
   )
   c.train = dict(num_steps=240, batch_size=32)
   c.optimizer = dict(peak_lr=2e-3, warmup_steps=30, weight_decay=0.01)
