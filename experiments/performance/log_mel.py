@@ -3,7 +3,9 @@
 python experiments/performance/log_mel.py [SECONDS [EXAMPLES]]
 
 Both are jitted and timed in one process, in turns; the figure is the median
-of the rounds' ratios.
+of the rounds' ratios. A round's time is the median of a few calls: the first
+call after another program pays for pages that this one gave back, which within
+a step no part does alone.
 """
 
 import statistics
@@ -17,7 +19,15 @@ from mmjax.core import precision
 from mmjax.models.encoders import ENCODERS
 
 SAMPLE_RATE = 16_000  # Hz.
-ROUNDS = 7
+ROUNDS = 5
+CALLS = 3  # A round.
+
+
+def timed(call) -> float:
+  """Seconds that a call takes."""
+  start = time.perf_counter()
+  jax.block_until_ready(call())
+  return time.perf_counter() - start
 
 
 def main(secs: str = "10", examples: str = "4") -> None:
@@ -52,9 +62,7 @@ def main(secs: str = "10", examples: str = "4") -> None:
     jax.block_until_ready(call())
   for _ in range(ROUNDS):
     for name, call in calls.items():
-      start = time.perf_counter()
-      jax.block_until_ready(call())
-      times[name].append(time.perf_counter() - start)
+      times[name].append(statistics.median(timed(call) for _ in range(CALLS)))
   pairs = zip(times["log-mel"], times["step"], strict=True)
   shares = sorted(mel / whole for mel, whole in pairs)
   print(
