@@ -10,7 +10,7 @@ import ml_collections as mlc
 from mmjax import evaluators, models, objectives
 from mmjax.core import config as config_lib
 from mmjax.core import errors, registry
-from mmjax.data import mixture, pipeline, tokenizer
+from mmjax.data import mixture, pipeline, sections, tokenizer
 from mmjax.data.transforms import (
   audio,
   image,
@@ -242,8 +242,8 @@ def _fill_data(data: mlc.ConfigDict) -> None:
   if data.text:
     _fill_fields(data.text, text.TextTransform, without=("output",))
     _fill_keys(data.text, mask={}, tokenizer=tokenizer.STARTER)
-    _fill_keys(data.text, **{name: {} for name in pipeline.DECODING})
-    for name, transform in pipeline.DECODING.items():
+    _fill_keys(data.text, **{name: {} for name in sections.DECODING})
+    for name, transform in sections.DECODING.items():
       if data.text[name]:
         _fill_fields(data.text[name], transform)
     if not data.text.field:

@@ -69,17 +69,19 @@ def blockwise_mask(
 STRATEGIES = {"random": random_mask, "blockwise": blockwise_mask}
 
 
-def check_count(grid: tuple[int, ...], rate: float, count: int) -> None:
+def check_count(
+  grid: tuple[int, ...], rate: float, count: int, *, least_kept: int = 1
+) -> None:
   """Checks that `count` tokens of a grid can be hidden.
 
   Raises:
-    UserError: none would be hidden, or none would stay.
+    UserError: none would be hidden, or fewer than `least_kept` would stay.
   """
-  if min(grid) < 1 or not 0 < count < math.prod(grid):
+  total = math.prod(grid)
+  if min(grid) < 1 or not 0 < count <= total - least_kept:
     raise errors.UserError(
-      f"rate={rate} of a grid {tuple(grid)} hides {count} of its "
-      f"{math.prod(grid)} tokens; at least one has to be hidden and one to "
-      "stay."
+      f"rate={rate} of a grid {tuple(grid)} hides {count} of its {total} "
+      f"tokens; at least one has to be hidden and {least_kept} to stay."
     )
 
 
@@ -92,6 +94,17 @@ class MaskedText:
   hidden_mask: Bool[np.ndarray, " k"]  # True = a real position.
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+  """What masking has to know of a tokenizer."""
+
+  mask_id: int  # What stands for a hidden token.
+  num_special: int  # Ids below are no content: never hidden, never drawn.
+  size: int  # Ids end there.
+  # By id, whether a token starts a word; only to hide whole words.
+  starts_word: Bool[np.ndarray, " v"] | None = None
+
+
 def max_hidden(rate: float, max_tokens: int) -> int:
   """Returns the number of slots for hidden tokens; at least 1."""
   return max(1, math.ceil(rate * max_tokens))
@@ -100,24 +113,19 @@ def max_hidden(rate: float, max_tokens: int) -> int:
 def bert_mask(
   rng: np.random.Generator,
   tokens: Int[np.ndarray, " t"],
+  vocabulary: Vocabulary,
   *,
   rate: float,
   slots: int,
-  mask_id: int,
-  num_special: int,
-  vocab_size: int,
-  starts_word: Bool[np.ndarray, " v"] | None = None,
 ) -> MaskedText:
   """Hides tokens: 80 % become `mask_id`, 10 % a random one, 10 % stay.
 
   The number is `rate` of the content tokens, rounded, at least 1 (if there is
-  any) and at most `slots`. Ids below `num_special` are never hidden and never
-  drawn as replacements.
+  any) and at most `slots`.
 
   Source: Devlin et al. 2019 (arXiv:1810.04805), section 3.1, task 1.
   """
-  del starts_word
-  candidates = (tokens >= num_special).nonzero()[0].tolist()
+  candidates = (tokens >= vocabulary.num_special).nonzero()[0].tolist()
   length = len(candidates)
   count = _count(rate, length, slots)
   # One draw for all, then plain Python: for so few numbers, calls into numpy
@@ -126,21 +134,16 @@ def bert_mask(
   order = sorted(range(length), key=draws.__getitem__)
   chosen = [[candidates[i]] for i in sorted(order[:count])]
   kinds, others = draws[length : length + count], draws[length + count :]
-  return _corrupt(
-    tokens, chosen, kinds, others, slots, mask_id, num_special, vocab_size
-  )
+  return _corrupt(tokens, chosen, kinds, others, slots, vocabulary)
 
 
 def word_mask(
   rng: np.random.Generator,
   tokens: Int[np.ndarray, " t"],
+  vocabulary: Vocabulary,
   *,
   rate: float,
   slots: int,
-  mask_id: int,
-  num_special: int,
-  vocab_size: int,
-  starts_word: Bool[np.ndarray, " v"],
 ) -> MaskedText:
   """Hides all tokens of some words; each token as in `bert_mask`.
 
@@ -154,14 +157,11 @@ def word_mask(
   Args:
     rng: of this example.
     tokens: ids.
+    vocabulary: of the ids; with `starts_word`.
     rate: share of the content tokens.
     slots: most tokens that are hidden.
-    mask_id: what stands for a hidden token.
-    num_special: ids below are no content.
-    vocab_size: ids end there.
-    starts_word: by id, whether a token starts a word.
   """
-  found = words(tokens, num_special, starts_word)
+  found = words(tokens, vocabulary)
   count = _count(rate, sum(map(len, found)), slots)
   draws = rng.random(len(found) + 2 * slots).tolist()
   chosen: list[list[int]] = []
@@ -175,21 +175,16 @@ def word_mask(
       break
   single = [[position] for word in sorted(chosen) for position in word]
   kinds, others = draws[len(found) :][:slots], draws[len(found) + slots :]
-  return _corrupt(
-    tokens, single, kinds, others, slots, mask_id, num_special, vocab_size
-  )
+  return _corrupt(tokens, single, kinds, others, slots, vocabulary)
 
 
 def span_mask(
   rng: np.random.Generator,
   tokens: Int[np.ndarray, " t"],
+  vocabulary: Vocabulary,
   *,
   rate: float,
   slots: int,
-  mask_id: int,
-  num_special: int,
-  vocab_size: int,
-  starts_word: Bool[np.ndarray, " v"],
 ) -> MaskedText:
   """Hides runs of whole words, as many tokens as `bert_mask`.
 
@@ -201,7 +196,7 @@ def span_mask(
   Source: SpanBERT (Joshi et al. 2020, arXiv:1907.10529), 3.1; arguments as of
   `word_mask`.
   """
-  found = words(tokens, num_special, starts_word)
+  found = words(tokens, vocabulary)
   left = _count(rate, sum(map(len, found)), slots)
   chosen: list[list[int]] = []
   open_ = list(range(len(found)))  # Words that are not hidden, ascending.
@@ -228,9 +223,7 @@ def span_mask(
     [kinds[i] for i in order],
     others,
     slots,
-    mask_id,
-    num_special,
-    vocab_size,
+    vocabulary,
   )
 
 
@@ -238,12 +231,12 @@ TEXT_STRATEGIES = {"span": span_mask, "token": bert_mask, "word": word_mask}
 
 
 def words(
-  tokens: Int[np.ndarray, " t"],
-  num_special: int,
-  starts_word: Bool[np.ndarray, " v"],
+  tokens: Int[np.ndarray, " t"], vocabulary: Vocabulary
 ) -> list[list[int]]:
   """The positions of each word: runs of content that start where it says."""
-  content, starts = (tokens >= num_special).tolist(), starts_word[tokens]
+  assert vocabulary.starts_word is not None
+  starts = vocabulary.starts_word[tokens]
+  content = (tokens >= vocabulary.num_special).tolist()
   found: list[list[int]] = []
   for position, start in enumerate(starts.tolist()):
     if not content[position]:
@@ -265,23 +258,21 @@ def _span_length(u: float) -> int:
   return min(MAX_SPAN, 1 + int(length))
 
 
-def _corrupt(
-  tokens, groups, kinds, others, slots, mask_id, num_special, vocab_size
-) -> MaskedText:
+def _corrupt(tokens, groups, kinds, others, slots, vocabulary) -> MaskedText:
   """Replaces the tokens of each group of positions, groups ascending.
 
   `kinds` has a number in [0, 1) for each group, `others` one for each token.
   """
   corrupted = tokens.copy()
+  content = vocabulary.size - vocabulary.num_special  # Ids to draw from.
   chosen: list[int] = []
   for group, kind in zip(groups, kinds, strict=False):
     for position in group:
       if kind < 0.8:
-        corrupted[position] = mask_id
+        corrupted[position] = vocabulary.mask_id
       elif kind < 0.9:
-        corrupted[position] = num_special + int(
-          others[len(chosen)] * (vocab_size - num_special)
-        )
+        drawn = int(others[len(chosen)] * content)
+        corrupted[position] = vocabulary.num_special + drawn
       chosen.append(position)
   hidden = np.zeros(slots, np.int32)
   hidden[: len(chosen)] = chosen

@@ -58,11 +58,9 @@ def _mask(rng, tokens, rate=0.15, slots=20):
   return masks.bert_mask(
     rng,
     np.array(tokens, np.int32),
+    masks.Vocabulary(mask_id=3, num_special=5, size=1000),
     rate=rate,
     slots=slots,
-    mask_id=3,
-    num_special=5,
-    vocab_size=1000,
   )
 
 
@@ -132,12 +130,9 @@ def _hide(strategy, rng, tokens=SENTENCE, rate=0.5, slots=8, starts=STARTS):
   out = masks.TEXT_STRATEGIES[strategy](
     rng,
     np.asarray(tokens, np.int32),
+    masks.Vocabulary(3, 5, 40, starts),
     rate=rate,
     slots=slots,
-    mask_id=3,
-    num_special=5,
-    vocab_size=40,
-    starts_word=starts,
   )
   count = int(out.hidden_mask.sum())
   assert out.hidden.shape == out.hidden_mask.shape == (slots,)
@@ -147,7 +142,7 @@ def _hide(strategy, rng, tokens=SENTENCE, rate=0.5, slots=8, starts=STARTS):
 
 
 def test_words_are_runs_from_start_to_start():
-  assert masks.words(SENTENCE, 5, STARTS) == WORDS
+  assert masks.words(SENTENCE, masks.Vocabulary(3, 5, 40, STARTS)) == WORDS
 
 
 def test_word_mask_hides_whole_words_and_no_more_than_asked(rng):

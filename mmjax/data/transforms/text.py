@@ -1,5 +1,6 @@
 """Words: compose a caption, turn it into ids; hide tokens."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +137,15 @@ class MaskText:
   def slots(self) -> int:
     return masks.max_hidden(self.rate, self.max_tokens)
 
+  @functools.cached_property
+  def _vocabulary(self) -> masks.Vocabulary:
+    return masks.Vocabulary(
+      self.tokenizer.mask_id,
+      self.tokenizer.num_special,
+      self.tokenizer.vocab_size,
+      self.tokenizer.starts_word,
+    )
+
   def specs(self) -> dict[str, FieldSpec]:
     tokens, slots = (self.max_tokens,), (self.slots,)
     return {
@@ -155,12 +165,9 @@ class MaskText:
     masked = masks.TEXT_STRATEGIES[self.strategy](
       rng,
       example["text"],
+      self._vocabulary,
       rate=self.rate,
       slots=self.slots,
-      mask_id=self.tokenizer.mask_id,
-      num_special=self.tokenizer.num_special,
-      vocab_size=self.tokenizer.vocab_size,
-      starts_word=self.tokenizer.starts_word,
     )
     return {
       **example,
