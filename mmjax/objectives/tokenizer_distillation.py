@@ -6,12 +6,7 @@ import jax.numpy as jnp
 
 from mmjax.core import errors
 from mmjax.core.batch import modality_fields
-from mmjax.objectives import losses
-from mmjax.objectives.tokenizer_training import (
-  check_floor,
-  collapsed,
-  health,
-)
+from mmjax.objectives import codebook_health, losses
 
 EPSILON = 1e-6  # Of lengths.
 
@@ -34,7 +29,7 @@ class TokenizerDistillation:
   after_steps: int = 200
 
   def __post_init__(self):
-    check_floor(self.min_usage)
+    codebook_health.check_floor(self.min_usage)
 
   def __call__(self, apply, batch, *, rng, train: bool):
     del rng
@@ -48,20 +43,16 @@ class TokenizerDistillation:
       for x in (result.features, target)
     )
     distance = jnp.mean(1.0 - _cosine(made, target), axis=1)  # b
-    commitment = jnp.mean(result.commitment, axis=1)  # b
+    commitment, metrics = codebook_health.measure(
+      result, mask, apply("codebook_size", self.image), train=train
+    )
     values = distance + self.commitment_weight * commitment
-    metrics = {
-      "cosine_distance": losses.masked_sum(distance, mask),
-      "commitment": losses.masked_sum(commitment, mask),
-      "restarted_codes": losses.constant(result.restarted),
-    }
-    num_codes = apply("codebook_size", self.image)
-    metrics.update(health(result.codes, mask, num_codes, train=train))
+    metrics["cosine_distance"] = losses.masked_sum(distance, mask)
     return losses.masked_sum(values, mask), metrics
 
   def check_metrics(self, row):
     """What is wrong with the codebook, if anything."""
-    return collapsed(row, self.min_usage, self.after_steps)
+    return codebook_health.collapsed(row, self.min_usage, self.after_steps)
 
   def fields(self, info):
     del info

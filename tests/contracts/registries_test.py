@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Registry -> files of its folder that hold no plug-in.
 SHELVES = {
   "mmjax.objectives.OBJECTIVES": {
+    "codebook_health",
     "forward_once",
     "hidden",
     "losses",
