@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,16 +11,18 @@ import jax
 import ml_collections as mlc
 import numpy as np
 
-from mmjax.build import evaluation, experiment, initial, tokenizer_ids
+from mmjax.build import (
+  evaluation,
+  experiment,
+  initial,
+  tokenizer_ids,
+  workdirs,
+)
 from mmjax.build import settings as settings_lib
-from mmjax.core import config as config_lib
 from mmjax.core import errors, precision
 from mmjax.data import loader, prefetch
 from mmjax.train import checkpoint, loop, metrics, optimizer, signals, writers
 from mmjax.train.state import TrainState
-
-CONFIG_FILE = "config.json"
-TOKENIZER_FILE = "tokenizer.json"
 
 
 class Unhealthy(errors.UserError):
@@ -53,45 +54,6 @@ class Outcome:
   results: Mapping[str, float]  # Of the evaluation at the end.
 
 
-def check_workdir(workdir: Path, config: mlc.ConfigDict) -> None:
-  """Checks that a workdir is new, or was made with the same config.
-
-  Raises:
-    UserError: the workdir holds a run of another config; nothing is changed.
-  """
-  path = workdir / CONFIG_FILE
-  if path.exists():
-    # Completed again: keys that mmjax has learned since are no change.
-    saved = config_lib.from_plain(json.loads(path.read_text()))
-    changed = checkpoint.compare_configs(
-      config_lib.plain(settings_lib.resolve(saved)), config_lib.plain(config)
-    )
-    if changed:
-      raise errors.UserError(
-        f"{workdir} holds a run of another config:\n{changed}\nUse another "
-        "--workdir, or the config that it was started with."
-      )
-  elif any((workdir / "checkpoints").glob("*")):
-    raise errors.UserError(
-      f"{workdir} has checkpoints but no {CONFIG_FILE}; use another --workdir."
-    )
-
-
-def open_workdir(workdir: Path, config: mlc.ConfigDict) -> None:
-  """Checks a workdir and writes the config into it.
-
-  Raises:
-    UserError: the workdir holds a run of another config; nothing is changed.
-  """
-  check_workdir(workdir, config)
-  workdir.mkdir(parents=True, exist_ok=True)
-  path = workdir / CONFIG_FILE
-  temporary = path.with_suffix(".tmp")
-  text = json.dumps(config_lib.plain(config), indent=2, sort_keys=True)
-  temporary.write_text(text)
-  temporary.replace(path)
-
-
 class Run:
   """One training run in one workdir."""
 
@@ -109,7 +71,7 @@ class Run:
     self.saving = settings_lib.settings(config, "checkpoint")
     self.experiment = experiment.prepare(config)
     self.objectives = self.experiment.parts.objectives
-    check_workdir(workdir, config)
+    workdirs.check(workdir, config)
     self.checkpointer = checkpoint.Checkpointer(
       workdir / "checkpoints",
       keep=self.saving.keep,
@@ -122,19 +84,14 @@ class Run:
     self._last: tuple[int, TrainState] | None = None  # Step done, and state.
     self.init_report = ""
 
-  def _save_tokenizer(self):
-    for source in self.experiment.parts.pipelines.values():
-      if source.tokenizer is not None:
-        source.tokenizer.save(self.workdir / TOKENIZER_FILE)
-
   def execute(self) -> Outcome:
     """Trains until the end or until asked to stop; saves either way."""
     with signals.StopSignal() as stop:
       state = self._start()
       # Not before all that can be wrong was found: a config that never
       # started must not bar the workdir to its correction.
-      open_workdir(self.workdir, self.config)
-      self._save_tokenizer()
+      workdirs.claim(self.workdir, self.config)
+      workdirs.save_tokenizer(self.workdir, self.experiment)
       first = int(jax.device_get(state.step))
       writer = writers.open_writers(
         self.workdir, resume_step=first, tensorboard=self.log.tensorboard

@@ -43,3 +43,20 @@ def tokenizer_run(resolve, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("tokenizer")
   training.Run(resolve("tokenizer", short), workdir).execute()
   return workdir
+
+
+@pytest.fixture
+def tiny(resolve):
+  """`tiny(**{"a.b": value})`: the tokenizer's config with some changes."""
+
+  def make(**changes):
+    def edit(config):
+      for key, value in changes.items():
+        group, _, name = key.partition(".")
+        if group not in config:
+          config[group] = {}
+        config[group][name] = value
+
+    return resolve("tokenizer", edit)
+
+  return make

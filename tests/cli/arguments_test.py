@@ -201,11 +201,11 @@ def test_sections_that_shared_a_dict_are_overridden_one_by_one(tiny):
 
 
 def test_a_workdirs_config_is_what_was_saved(tiny, tmp_path):
-  from mmjax.build import training
+  from mmjax.build import workdirs
 
   address = tiny("pretrain").partition("=")[2]
   saved = arguments.load_config(address, ["--config.train.seed=5"])
-  training.open_workdir(tmp_path, saved)
+  workdirs.claim(tmp_path, saved)
 
   loaded = arguments.load_saved(tmp_path, ["--config.log.every_steps=9"])
 
