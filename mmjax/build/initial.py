@@ -93,6 +93,7 @@ def load(
   taught = {k: fresh.pop(k) for k in (teacher.PART,) if k in fresh}
   params.pop(teacher.PART, None)  # It has a checkpoint of its own.
   merged, report = surgery.load_partial(fresh, params, **rules)
+  tokenizer_ids.check_start(experiment, meta, report.loaded)
   loaded = {"params": merged | taught}
   loaded_parts = {n.split("/")[0] for n in report.loaded}
   for name, tree in variables.items():

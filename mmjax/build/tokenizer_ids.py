@@ -81,3 +81,41 @@ def check(
           f"tokenizer {theirs}, {whose} {ours}. Write them with that one: "
           "`mmjax data tokens --tokenizer=WORKDIR`."
         )
+
+
+def check_start(
+  experiment: experiment_lib.Experiment,
+  meta: Mapping[str, Any],
+  loaded: Iterable[str],
+) -> None:
+  """Checks that heads which were taken over still predict the same codes.
+
+  Args:
+    experiment: its data may bring codes.
+    meta: of the checkpoint that a run starts from.
+    loaded: names of the parameters that come from there.
+
+  Raises:
+    UserError: a head learned other codes than the cached ones; names both.
+  """
+  known = set(loaded)
+  now = cached(experiment.parts.pipelines.values())
+  before = {
+    **dict.fromkeys(VISUAL, meta.get("visual_tokenizer")),
+    **meta.get("cached_codes", {}),
+  }
+  for name, item in experiment.parts.objectives.items():
+    objective, modality = item.objective, getattr(item.objective, "image", "")
+    ours, theirs = now.get(modality), before.get(modality)
+    if not ours or not theirs or ours == theirs:
+      continue
+    if "visual_tokenizer" not in getattr(objective, "needs_frozen", ()):
+      continue  # It predicts no codes.
+    for head in objective.heads(experiment.parts.info):
+      if any(n.startswith(f"heads_{head}/") for n in known):
+        raise errors.UserError(
+          f"The head {head!r} of the objective {name!r} learned codes of the "
+          f"tokenizer {theirs}, the cached ones (data.codes.path) are of "
+          f"{ours}. Write them with that tokenizer, or start the head anew: "
+          f"config.init.new=('heads_{head}/.*',) and the same in dropped."
+        )

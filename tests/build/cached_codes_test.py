@@ -135,6 +135,25 @@ def test_a_run_does_not_go_on_with_other_codes(resolve, written):
     tokenizer_ids.check(made, state, {"cached_codes": {"image": "other"}})
 
 
+def test_a_head_that_learned_other_codes_is_not_taken_over(resolve, written):
+  coder, out, _ = written
+  config = resolve("pretrain", lambda c: _with_codes(c, out))
+  made = experiment.prepare(config, jax.devices()[:1])
+  head, encoder = "heads_vtp/logits/kernel", "encoders_image/stem/x"
+  for before in (
+    {"visual_tokenizer": "other"},
+    {"visual_tokenizer": coder.tokenizer, "cached_codes": {"image": "other"}},
+  ):
+    with pytest.raises(errors.UserError) as e:
+      tokenizer_ids.check_start(made, before, [encoder, head])
+    assert coder.tokenizer in str(e.value) and "'vtp'" in str(e.value)
+    assert "tokenizer other" in str(e.value)
+    tokenizer_ids.check_start(made, before, [encoder])  # Its own head.
+  same = {"visual_tokenizer": coder.tokenizer}
+  tokenizer_ids.check_start(made, same, [encoder, head])
+  tokenizer_ids.check_start(made, {"visual_tokenizer": None}, [head])
+
+
 def test_random_crops_have_no_codes(resolve, tokenizer_run, tmp_path):
   saved = resolve("tokenizer")  # Crops, as tokenizers are trained.
   coder = cached_codes.of_run(saved, tokenizer_run, saved, "image")

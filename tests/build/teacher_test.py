@@ -6,7 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.build import experiment, initial, settings
+from mmjax.build import (
+  checkpoints,
+  experiment,
+  initial,
+  settings,
+  training,
+)
 from mmjax.core import config as config_lib
 from mmjax.core import errors, trees
 from mmjax.train import checkpoint
@@ -100,6 +106,65 @@ def test_a_checkpoint_without_what_is_asked_is_refused(student):
   state = made.abstract_state
   with pytest.raises(errors.UserError, match="missing.*\n.*heads_other"):
     initial.load_teacher({"params": state.params}, made, config.model.teacher)
+
+
+def test_a_teacher_of_another_text_tokenizer_is_refused_with_both_ids(
+  resolve, tmp_path
+):
+  made = experiment.prepare(resolve("pretrain"), jax.devices()[:1])
+  tree = {"encoders_text": {"x": jnp.zeros(2)}}
+  saver = checkpoint.Checkpointer(tmp_path / "checkpoints")
+  meta = {"text_tokenizer": "0123abcd"}
+  saver.save(1, {"params": tree, "collections": {}}, meta)
+  saver.close()
+  (tmp_path / "config.json").write_text(
+    json.dumps(config_lib.plain(resolve("pretrain")))
+  )
+  with pytest.raises(errors.UserError) as e:
+    initial.load_teacher({"params": {"teacher": tree}}, made, str(tmp_path))
+  assert "0123abcd" in str(e.value)
+  assert initial.text_tokenizer_id(made) in str(e.value)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_teacher_goes_on_and_is_evaluated_without_it(
+  resolve, taught, tmp_path
+):
+  folder = tmp_path / "teacher"
+  shutil.copytree(taught[0], folder)
+
+  def change(config):
+    config.model.teacher = str(folder)
+    config.tasks.main.objectives = dict(
+      distill=dict(name="distillation", what="logits")
+    )
+    config.evaluators = dict(held_out=dict(name="loss"))
+    config.train.num_steps = 2
+    config.checkpoint.every_steps = 1
+    config.optimizer.warmup_steps = 0
+
+  config = resolve("finetune", change)
+  workdir = tmp_path / "student"
+  first = training.Run(config, workdir).execute()
+  _, _, straight = checkpoints.restore(config, workdir, "latest")
+  shutil.rmtree(folder / "checkpoints")  # Only its config.json is left.
+
+  step, results = checkpoints.evaluate(
+    config, workdir, "latest", (), pictures=False
+  )
+  assert step == 2
+  assert results == pytest.approx(dict(first.results), rel=1e-6)
+  assert results["held_out/distill/loss"] > 0
+
+  shutil.rmtree(workdir / "checkpoints" / "2")
+  outcome = training.Run(config, workdir).execute()
+  assert outcome.finished and outcome.step == 2
+  _, _, resumed = checkpoints.restore(config, workdir, "latest")
+  resumed = trees.flatten(resumed.params)
+  for name, value in trees.flatten(straight.params).items():
+    np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+  for name, value in taught[1].items():
+    np.testing.assert_array_equal(resumed[f"teacher/{name}"], value)
 
 
 def test_a_folder_without_a_run_is_refused(student, tmp_path):
