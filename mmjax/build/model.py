@@ -133,8 +133,9 @@ def model_info(
 ) -> ModelInfo:
   """What the towers of a model say; those of the user's own need not."""
   sizes = {k: getattr(v, "size", None) for k, v in encoders.items()}
+  fused = getattr(fusion, "size", None)
   return ModelInfo(
-    embed_dim=fusion.size.embed_dim if fusion else 0,
+    embed_dim=fused.embed_dim if fused else 0,
     vocab_size=facts.get("vocab_size", 0),
     modalities=tuple(sorted(encoders)),
     widths={k: v.embed_dim for k, v in sizes.items() if v is not None},
