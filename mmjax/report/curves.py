@@ -1,10 +1,12 @@
 """Picks the curves of a run: which numbers stand together in a plot."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from mmjax.report import formats, runs
 
 LOSS, ACCURACY = "/loss", "/accuracy"
+COSINE = "grad_cosine/"  # grad_cosine/<one objective>/<another>
 SPEED = {  # Name in the log -> what it is called on the page.
   "examples_per_sec": "examples per second",
   "input_wait_fraction": "waiting for data",
@@ -75,9 +77,46 @@ def speed_curves(run: runs.Run) -> list[Curve]:
   ]
 
 
+def conflict_curves(run: runs.Run) -> list[Curve]:
+  """For each objective, how its gradient lies to those of the others.
+
+  1: they pull alike, 0: each its own way, -1: against each other.
+  """
+  found: dict[str, list[Series]] = {}
+  for name in _cosines(run):
+    a, _, b = name.removeprefix(COSINE).partition("/")
+    points = run.series(name)
+    found.setdefault(a, []).append(Series(b, points))
+    found.setdefault(b, []).append(Series(a, points))
+  return [
+    Curve(f"{a}: cosine of gradients", tuple(series), from_zero=True)
+    for a, series in sorted(found.items())
+  ]
+
+
+def shared_curves(found: Sequence[runs.Run]) -> list[Curve]:
+  """What several runs measured on the way: one line per run.
+
+  Numbers that never change are left out.
+  """
+  curves = []
+  for name in dict.fromkeys(n for run in found for n in run.names("eval")):
+    series = tuple(
+      Series(run.folder.resolve().name, points)
+      for run in found
+      if len(points := run.series(name, "eval")) > 1
+    )
+    values = {value for line in series for _, value in line.points}
+    if len(series) > 1 and len(values) > 1:
+      percent = all(_percent(run, name, "eval") for run in found)
+      curves.append(Curve(name, series, percent=percent))
+  return curves
+
+
 def other_curves(run: runs.Run) -> list[Curve]:
   """Everything else in the log, and what evaluators measured on the way."""
-  shown = {*SPEED, *NOT_SHOWN, *_ending(run, LOSS), *_ending(run, ACCURACY)}
+  shown = {*SPEED, *NOT_SHOWN, *_cosines(run)}
+  shown |= {*_ending(run, LOSS), *_ending(run, ACCURACY)}
   logged = run.names()
   curves = [
     Curve(n, _series(run, n), percent=_percent(run, n))
@@ -96,6 +135,10 @@ def other_curves(run: runs.Run) -> list[Curve]:
 def _percent(run, name, kind="train"):
   values = [value for _, value in run.series(name, kind)]
   return formats.is_share(name) and all(not v > 1.0 for v in values)
+
+
+def _cosines(run: runs.Run) -> list[str]:
+  return [name for name in run.names() if name.startswith(COSINE)]
 
 
 def _ending(run: runs.Run, end: str) -> list[str]:

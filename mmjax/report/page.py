@@ -88,6 +88,7 @@ def _section(index: int, run: runs.Run) -> Section:
       "Training",
       drawn(curves.loss_curves) + drawn(curves.accuracy_curves),
     ),
+    ("Gradients", drawn(curves.conflict_curves)),
     ("Speed", drawn(curves.speed_curves)),
   )
   return Section(

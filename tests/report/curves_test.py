@@ -52,3 +52,51 @@ def test_the_rest_of_the_log_is_shown_once(run):
   # R@1 has one point only, test/mlm/loss stands beside the loss.
   titles = [curve.title for curve in curves.other_curves(run)]
   assert titles == ["grad_norm", "test/psnr"]
+
+
+def test_cosines_stand_together_for_each_objective(
+  workdir, make_start_row, make_train_row
+):
+  measured = {
+    "grad_cosine/mlm/vtp": 0.5,
+    "grad_cosine/mlm/itc": -0.25,
+    "grad_cosine/itc/vtp": 0.0,
+  }
+  workdir.config().log(
+    make_start_row(), make_train_row(10, **measured), make_train_row(20)
+  )
+  run = runs.read_run(workdir.folder)
+  found = {
+    curve.title.split(":")[0]: {s.name: s.points for s in curve.series}
+    for curve in curves.conflict_curves(run)
+  }
+  assert found == {
+    "itc": {"mlm": ((10, -0.25),), "vtp": ((10, 0.0),)},
+    "mlm": {"vtp": ((10, 0.5),), "itc": ((10, -0.25),)},
+    "vtp": {"mlm": ((10, 0.5),), "itc": ((10, 0.0),)},
+  }
+  assert [c.title for c in curves.other_curves(run)] == ["grad_norm"]
+
+
+def test_what_several_runs_measured_is_one_curve(make_workdir):
+  logs = {
+    "pretrained": {10: (0.5, 2.0), 20: (0.9, 2.0)},
+    "scratch": {10: (0.25, 2.0), 20: (0.75, 2.0)},
+    "short": {20: (0.1, 1.0)},  # One point is no line.
+  }
+  found = []
+  for name, log in logs.items():
+    rows = [
+      {"kind": "eval", "step": s, "test/top1": a, "test/majority": b}
+      for s, (a, b) in log.items()
+    ]
+    folder = make_workdir(name).log(*rows).folder
+    found.append(runs.read_run(folder))
+  # The majority never changes.
+  (curve,) = curves.shared_curves(found)
+  assert (curve.title, curve.percent) == ("test/top1", True)
+  assert {s.name: s.points for s in curve.series} == {
+    "pretrained": ((10, 0.5), (20, 0.9)),
+    "scratch": ((10, 0.25), (20, 0.75)),
+  }
+  assert curves.shared_curves(found[:1]) == []
