@@ -18,6 +18,7 @@ CODE_DIM = "code_dim"  # Channels of one code.
 PATCH = "patch"  # Flattened pixels of one patch.
 POSITION = "position"  # Rows of a learned position table.
 SHARED = "shared"  # Channels of the modality-invariant space.
+LORA_RANK = "lora_rank"  # Between the two matrices of an adapter.
 
 # Activations.
 ACT_BATCH = "act_batch"
@@ -40,6 +41,7 @@ PARAMETER_AXES = frozenset(
     PATCH,
     POSITION,
     SHARED,
+    LORA_RANK,
   }
 )
 ACTIVATION_AXES = frozenset(

@@ -5,6 +5,7 @@ A batch is a dict of arrays whose leading axis is the example. Fields:
   field               dtype     axes          what
   image               uint8     b h w c       pixels 0..255, RGB
                       uint8     b n q         or a bag of patches, flattened
+  images              uint8     b m h w c     several pictures of one example
   video               uint8     b f h w c     frames of pixels
   audio               float32   b t           waveform, mono, -1..1
   text                int32     b t           token ids, padded with `pad`
@@ -19,6 +20,10 @@ A batch is a dict of arrays whose leading axis is the example. Fields:
   <field>_coordinates int32     b n c         (row, column) of each patch
   <field>_codes       int32     b n           codes of its tokens, from a cache
   <field>_segments    int32     b t           which part a token belongs to
+  <field>_positions   int32     b t           where in that part it stands
+  <field>_places      int32     b t           which token of the pictures
+                                              stands there; -1 = a word
+  <field>_answer      bool      b t           True = to be said, not read
   <field>_prefix      int32     b             so many first tokens are given
   <field>_parallel    bool      b             True = predicted all at once
   example_mask        bool      b             False = filler of a last batch
@@ -72,11 +77,16 @@ MODALITIES = {
     "pixels, RGB, or a bag of patches",
     or_shapes=((None, None),),
   ),
+  "images": FieldSpec(
+    (None, None, None, 3), "uint8", "m h w c", "several pictures, RGB"
+  ),
   "text": FieldSpec((None,), "int32", "t", "token ids"),
   "video": FieldSpec(
     (None, None, None, 3), "uint8", "f h w c", "frames of pixels, RGB"
   ),
 }
+# Fields of several of a kind, each encoded by the encoder of one.
+SEVERAL = {"images": "image"}
 
 
 def modality_fields(*modalities: str) -> dict[str, FieldSpec]:

@@ -10,6 +10,7 @@ An objective calls the model through `Apply` and never imports it:
   whole = apply("restore", "image", view="masked")    # Sequence, none dropped
   logits = apply("head", "mlm", x)                    # ... v
   decoded = apply("decode", "text", ("image",))       # Sequence, causal
+  other = apply.replaced(image=pixels)                # Apply, on other fields
 
 Calls that differ in neither method, modality nor view are computed once in a
 step, however many objectives ask (`mmjax.objectives.forward_once`). What is
@@ -17,7 +18,7 @@ computed `by="ema"`, the moving average of the parameters, or `by="teacher"`,
 the frozen model in `config.model.teacher`, is a target: no gradient reaches it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,7 +94,8 @@ class Objective(Protocol):
   `shared_space`, a mapping of options that the model's shared space has to
   have for it; and
   `check_metrics(row) -> str | None`, called with its own numbers whenever they
-  are logged: what it returns stops the run, as its message.
+  are logged: what it returns stops the run, as its message; and
+  `decoding: Decoding | None`, how the text that it predicts is said.
   """
 
   def __call__(
@@ -118,6 +120,21 @@ class Objective(Protocol):
   def chance(self, info: ModelInfo, batch_size: int) -> float | None:
     """Loss in nats of a model that knows nothing; None if undefined."""
     ...
+
+
+@dataclass(frozen=True)
+class Decoding:
+  """How a text is said word by word: what an objective has taught a decoder.
+
+  A decoder continues a prompt, the tokens in the batch field `prompt`, if it
+  has one, or begins after bos. Fields `prompt_<x>` stand for `<text>_<x>`.
+  """
+
+  text: str  # Field that is said, and name of the decoder.
+  given: tuple[str, ...] = ()  # Modalities that it looks at.
+  mode: str = "causal"  # "prefix": the tokens of the prompt see each other.
+  fused: bool = False  # It looks at them after their fusion.
+  head: str = "lm"  # Gives the logits.
 
 
 @runtime_checkable
@@ -174,6 +191,7 @@ class Artifact:
   "matrix"    {"values": float rows columns, "row_names": [str],
                "column_names": [str]}
   "bars"      {"names": [str], "values": [float]}
+  "table"     {"columns": [str], "rows": [[str]]}, one cell per column
   """
 
   name: str  # Unique within the evaluator, a file name: letters, digits, _.
@@ -200,10 +218,35 @@ class Predict(Protocol):
 
 
 @runtime_checkable
+class Generate(Protocol):
+  """Says texts for the examples of a host batch.
+
+  What the batch holds of the text itself is not looked at, except `prompt`,
+  see `Decoding`. `params` are all variables, as for `Predict`; there is one
+  text for each row of the global batch, fillers included.
+  """
+
+  def __call__(
+    self, params: Params, batch: Mapping[str, np.ndarray]
+  ) -> list[str]: ...
+
+  def choose(
+    self,
+    params: Params,
+    batch: Mapping[str, np.ndarray],
+    answers: Sequence[str],
+  ) -> list[str]:
+    """Of some answers, the most likely one for each example."""
+    ...
+
+
+@runtime_checkable
 class Evaluator(Protocol):
   """Something to measure: a frozen dataclass, run between training steps.
 
-  May also have `pictures(predict, params) -> Iterator[Artifact]`.
+  May also have `pictures(predict, params) -> Iterator[Artifact]`; and
+  `reads() -> {name of the pass: fields of the batch}`: data that lack one are
+  refused before the run starts.
   """
 
   def run(

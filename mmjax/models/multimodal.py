@@ -1,6 +1,7 @@
 """The one model: encoders, fusion, shared space, heads, visual tokenizer."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -34,6 +35,20 @@ class MultimodalModel(nn.Module):
   teacher: nn.Module | None = None  # A model like this one, frozen.
   # By modality; those of VISUAL without one have the visual tokenizer.
   tokenizers: Mapping[str, nn.Module] | None = None
+  # Watches all calls within, as `nn.intercept_methods` has it: adapters.
+  interceptor: Callable[..., Any] | None = None
+
+  @nn.nowrap
+  def init(self, *args: Any, **kwargs: Any) -> Any:
+    """As of any module."""
+    with self._watched():
+      return super().init(*args, **kwargs)
+
+  @nn.nowrap
+  def apply(self, *args: Any, **kwargs: Any) -> Any:
+    """As of any module."""
+    with self._watched():
+      return super().apply(*args, **kwargs)
 
   def encode(
     self,
@@ -144,12 +159,28 @@ class MultimodalModel(nn.Module):
   def decode_codes(
     self, codes: Int[Array, "b n"], modality: str = "image"
   ) -> Float[Array, "b ..."]:
-    """The pictures of codes, 0..1, or what else the tokenizer decodes to."""
-    return self._tokenizer(modality).decode_codes(codes)
+    """The pictures of codes, 0..1, or what else the tokenizer decodes to.
+
+    Raises:
+      UserError: the tokenizer only makes codes.
+    """
+    tokenizer = self._tokenizer(modality)
+    if not hasattr(tokenizer, "decode_codes"):
+      raise errors.UserError(
+        f"The tokenizer of {modality!r}, a {type(tokenizer).__name__}, does "
+        "not decode its codes; 'vq' and 'fsq' do."
+      )
+    return tokenizer.decode_codes(codes)
 
   def codebook_size(self, modality: str = "image") -> int:
     """Number of codes of a modality."""
     return self._tokenizer(modality).num_codes
+
+  @nn.nowrap
+  def _watched(self):
+    if self.interceptor is None:
+      return contextlib.nullcontext()
+    return nn.intercept_methods(self.interceptor)
 
   def _space(self):
     return self._need("shared space", self.shared_space, "shared_dim")

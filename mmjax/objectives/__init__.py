@@ -9,6 +9,7 @@ from mmjax.objectives.captioning import Captioning
 from mmjax.objectives.causal_lm import CausalLM
 from mmjax.objectives.classification import Classification
 from mmjax.objectives.contrastive import Contrastive
+from mmjax.objectives.conversation import Conversation
 from mmjax.objectives.distillation import Distillation
 from mmjax.objectives.masked_feature_prediction import MaskedFeaturePrediction
 from mmjax.objectives.masked_lm import MaskedLM
@@ -26,6 +27,7 @@ OBJECTIVES = {
   "causal_lm": CausalLM,
   "classification": Classification,
   "contrastive": Contrastive,
+  "conversation": Conversation,
   "distillation": Distillation,
   "masked_feature_prediction": MaskedFeaturePrediction,
   "masked_lm": MaskedLM,

@@ -5,6 +5,7 @@ import math
 
 from mmjax.core import errors
 from mmjax.core.batch import FieldSpec, modality_fields
+from mmjax.core.interfaces import Decoding
 from mmjax.objectives import next_token
 
 
@@ -69,6 +70,12 @@ class Captioning:
 
   def heads(self, info):
     return {self.head: next_token.head_config(info, self.text, tied=self.tied)}
+
+  @property
+  def decoding(self) -> Decoding:
+    """From what is given, word by word, whether or not it learned both."""
+    given = tuple(sorted(self.given))
+    return Decoding(self.text, given, fused=self.fused, head=self.head)
 
   def chance(self, info, batch_size):
     """Ln V: every token of the vocabulary is as likely."""

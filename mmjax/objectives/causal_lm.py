@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from mmjax.core import errors
+from mmjax.core.interfaces import Decoding
 from mmjax.objectives import next_token
 
 PARTS = ("decoder", "encoder")
@@ -49,6 +50,13 @@ class CausalLM:
       info, self.text, tied=self.tied, tied_in=f"{self.part}s"
     )
     return {self.head: config}
+
+  @property
+  def decoding(self) -> Decoding | None:
+    """By the decoder; an encoder keeps nothing of what it has read."""
+    if self.part == "encoder":
+      return None
+    return Decoding(self.text, head=self.head)
 
   def chance(self, info, batch_size):
     """Ln V: every token of the vocabulary is as likely."""

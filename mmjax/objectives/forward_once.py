@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from mmjax.core import errors
-from mmjax.core.batch import Batch
+from mmjax.core.batch import SEVERAL, Batch
 from mmjax.core.sequence import Sequence
 
 VIEWS = ("clean", "masked", "second")
 # Whose parameters compute: the trained ones, their moving average, or those of
 # the frozen `teacher` within the model.
 BY = ("model", "ema", "teacher")
-MODES = ("causal", "prefix", "parallel")  # Of decoding.
+MODES = ("causal", "conversation", "parallel", "prefix")  # Of decoding.
 
 
 class ForwardOnce:
@@ -67,6 +68,13 @@ class ForwardOnce:
       self._known[call] = compute(*args, view=view)
     return self._known[call]
 
+  def replaced(self, **fields: Any) -> "ForwardOnce":
+    """The same model on this batch with other fields in it.
+
+    It remembers its own results: nothing is shared with this one.
+    """
+    return ForwardOnce(self._call, {**self._batch, **fields}, train=self._train)
+
   def _other(self, by: str) -> "ForwardOnce":
     if by not in BY:
       raise errors.unknown("who computes", by, BY)
@@ -76,6 +84,8 @@ class ForwardOnce:
     return self._others[by]
 
   def _encode(self, modality: str, *, view: str) -> Sequence:
+    if modality in SEVERAL:
+      return self._encode_each(modality, view)
     field = f"{modality}_second" if view == "second" else modality
     inputs, hidden = self._field(field), None
     if view == "masked":
@@ -98,6 +108,28 @@ class ForwardOnce:
       key=f"encode/{modality}/{view}",
     )
 
+  def _encode_each(self, field: str, view: str) -> Sequence:
+    """Several pictures of each example, one after the other: `b (m n) d`."""
+    images = self._field(field)  # b m h w c
+    b, m = images.shape[:2]
+    here = self._batch.get(f"{field}_mask", jnp.ones((b, m), bool))
+    if f"{field}_present" in self._batch:
+      here = here & self._batch[f"{field}_present"][:, None]
+    each = self._call(
+      "encode",
+      SEVERAL[field],
+      images.reshape(b * m, *images.shape[2:]),
+      train=self._train,
+      key=f"encode/{field}/{view}",
+    )
+    x, mask = each.content, each.content_mask
+    mask = mask.reshape(b, m, -1) & here[:, :, None]
+    return Sequence(
+      x.reshape(b, -1, x.shape[-1]),  # b (m n) d
+      mask.reshape(b, -1),
+      num_content=mask.shape[1] * mask.shape[2],
+    )
+
   def _fuse(
     self, modalities: tuple[str, ...], *, view: str
   ) -> dict[str, Sequence]:
@@ -115,6 +147,7 @@ class ForwardOnce:
     given: tuple[str, ...] = (),
     mode: str = "causal",
     fused: bool = False,
+    cache_size: int = 0,
     *,
     view: str,
   ) -> Sequence:
@@ -124,8 +157,11 @@ class ForwardOnce:
       name: of the decoder, and of the field.
       given: modalities that it may look at.
       mode: "causal"; "prefix": the first `<name>_prefix` tokens see each
-        other; "parallel": texts in `<name>_parallel` show none of theirs.
+        other; "parallel": texts in `<name>_parallel` show none of theirs;
+        "conversation": as `<name>_segments`, `<name>_positions` and
+        `<name>_places` say; a row of one conversation needs at most the last.
       fused: it looks at the modalities after their fusion.
+      cache_size: tokens that the decoder can go on to, see `TextDecoder`.
       view: of the modalities.
     """
     if mode not in MODES:
@@ -139,7 +175,15 @@ class ForwardOnce:
       for field in ("mask", "present")
       if f"{name}_{field}" in self._batch
     }
-    if mode != "causal":
+    if cache_size:
+      optional["cache_size"] = cache_size
+    if mode == "conversation":
+      optional |= {
+        field: self._batch[f"{name}_{field}"]
+        for field in ("segments", "positions", "places")
+        if f"{name}_{field}" in self._batch
+      }
+    elif mode != "causal":
       optional[mode] = self._field(f"{name}_{mode}")
     return self._call(
       "decode",

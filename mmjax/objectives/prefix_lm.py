@@ -6,6 +6,7 @@ import math
 import jax.numpy as jnp
 
 from mmjax.core.batch import FieldSpec, modality_fields
+from mmjax.core.interfaces import Decoding
 from mmjax.objectives import next_token
 
 
@@ -45,6 +46,12 @@ class PrefixLM:
 
   def heads(self, info):
     return {self.head: next_token.head_config(info, self.text, tied=self.tied)}
+
+  @property
+  def decoding(self) -> Decoding:
+    """The prompt is the prefix: its tokens see each other."""
+    given = tuple(sorted(self.given))
+    return Decoding(self.text, given, "prefix", head=self.head)
 
   def chance(self, info, batch_size):
     """Ln V: every token of the vocabulary is as likely."""

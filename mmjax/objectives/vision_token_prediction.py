@@ -3,9 +3,12 @@
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from mmjax.core import errors
+from mmjax.core.sequence import membership
 from mmjax.objectives import hidden, losses
 
 
@@ -26,13 +29,20 @@ class VisionTokenPrediction:
   image: str = "image"  # Field to predict: pictures, clips or recordings.
   given: tuple[str, ...] = ("text",)  # Modalities it may look at.
   head: str = "vtp"
+  # The encoder sees what the tokenizer makes of the visible codes, as it does
+  # where pictures are made code by code (`code_logits`); needs a tokenizer
+  # that decodes to pixels. False: it sees the picture itself.
+  decoded: bool = False
 
   needs_frozen = ("visual_tokenizer",)  # Parts that must not be trained.
 
   def __call__(self, apply, batch, *, rng, train: bool):
     del rng, train
     positions = batch[f"{self.image}_hidden"]
-    sequence = hidden.masked_sequence(apply, self.image, self.given)
+    seen = apply
+    if self.decoded:
+      seen = self._decoded(apply, apply("codes", self.image), positions)
+    sequence = hidden.masked_sequence(seen, self.image, self.given)
     logits = apply("head", self.head, sequence.take(positions))  # b k v
     codes = apply("codes", self.image)  # b n
     hidden.check_count(sequence, codes.shape[1], "The tokenizer")
@@ -40,6 +50,37 @@ class VisionTokenPrediction:
     mask = hidden.hidden_mask(batch, self.image)
     loss = losses.masked_sum(losses.cross_entropy(logits, labels), mask)
     return loss, {"accuracy": losses.accuracy(logits, labels, mask)}
+
+  def code_logits(
+    self, apply, codes: Int[Array, "b n"], positions: Int[Array, "b k"]
+  ) -> Float[Array, "b n v"]:
+    """What each code may be, given the others and what else it looks at.
+
+    Args:
+      apply: on a batch of what is given.
+      codes: of a whole picture; what stands at `positions` is not used.
+      positions: of the codes that are not known; may repeat themselves.
+    """
+    seen = self._decoded(apply, codes, positions)
+    sequence = hidden.masked_sequence(seen, self.image, self.given)
+    everywhere = jnp.broadcast_to(jnp.arange(codes.shape[1])[None], codes.shape)
+    return apply("head", self.head, sequence.take(everywhere))
+
+  def _decoded(self, apply, codes, positions):
+    """The model on the pixels of codes, and some positions hidden."""
+    # Decoders mix codes: so that nothing of a hidden one shows beside it, all
+    # of these are 0.
+    is_hidden = membership(positions, codes.shape[1])  # b n
+    known = jnp.where(is_hidden, 0, codes)
+    pixels = jax.lax.stop_gradient(apply("decode_codes", known, self.image))
+    if self.image != "image" or pixels.ndim != 4:
+      raise errors.UserError(
+        f"vision_token_prediction: codes of {self.image!r} have to be decoded "
+        "to pictures, which its tokenizer does not do. Use one that was "
+        "trained on pixels, e.g. 'vq', or set decoded=False."
+      )
+    pixels = jnp.round(pixels * 255.0).astype(jnp.uint8)
+    return apply.replaced(image=pixels, image_hidden=positions)
 
   def fields(self, info):
     del info

@@ -124,6 +124,17 @@ def put_batch(
   }
 
 
+def put_global_batch(
+  batch: Mapping[str, np.ndarray], mesh: Mesh
+) -> dict[str, jax.Array]:
+  """Places a batch of which every process has all rows; each uses its own."""
+  sharding = batch_sharding(mesh)
+  return {
+    name: jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)
+    for name, rows in batch.items()
+  }
+
+
 def report(params: Any, shardings: Any) -> list[dict[str, Any]]:
   """Rows to print: name, shape, spec, bytes, bytes per device."""
   placed = trees.flatten(shardings)

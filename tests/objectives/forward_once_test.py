@@ -311,3 +311,61 @@ def test_patches_are_of_the_whole_input_and_of_what_is_real(model):
   assert inputs is audio and kwargs["mask"] is mask
   _, (_, inputs), kwargs = model.calls["patches/image"]
   assert inputs is BATCH["image"] and not kwargs
+
+
+def test_other_fields_are_computed_anew_by_the_same_model(model, apply):
+  first = apply("encode", "image")
+  other = apply.replaced(image=np.ones((2, 4, 4, 3), np.uint8))
+  assert other("encode", "image") is not first
+  assert model.counts["encode/image/clean"] == 2
+  _, (_, inputs), kwargs = model.calls["encode/image/clean"]
+  assert inputs.all() and kwargs["train"]
+  # The fields that stay are there, and the first has not changed.
+  other("encode", "text")
+  assert model.calls["encode/text/clean"][1][1] is BATCH["text"]
+  assert apply("encode", "image") is first
+  assert not BATCH["image"].any()
+
+
+@pytest.fixture
+def talk():
+  """Two rows of three pictures; the second has two, and lacks them all."""
+  rng = np.random.default_rng(0)
+  return {
+    "text": BATCH["text"],
+    "text_segments": np.ones((2, 2), np.int32),
+    "text_places": np.asarray([[0, 4], [-1, -1]], np.int32),
+    "images": rng.integers(0, 256, (2, 3, 4, 4, 3), dtype=np.uint8),
+    "images_mask": np.asarray([[True] * 3, [True, True, False]]),
+    "images_present": np.asarray([True, False]),
+  }
+
+
+def test_several_pictures_are_encoded_by_the_encoder_of_one(talk):
+  def call(method, name, images, *, key, train):
+    assert (method, name, key) == ("encode", "image", "encode/images/clean")
+    # A special token, then two tokens that say which picture it is.
+    means = jnp.asarray(images.reshape(6, -1).mean(1))
+    x = jnp.stack([0 * means, means, -means], 1)[:, :, None]  # (b m) 3 1
+    return Sequence(x, jnp.ones((6, 3), bool), num_prefix=1, num_content=2)
+
+  apply = ForwardOnce(call, talk, train=True)
+  got = apply("encode", "images")
+  means = talk["images"].reshape(2, 3, -1).mean(-1)
+  expected = np.stack([means, -means], -1).reshape(2, 6)
+  np.testing.assert_allclose(got.x[:, :, 0], expected, rtol=1e-6)
+  np.testing.assert_array_equal(got.mask, [[True] * 6, [False] * 6])
+  assert got.num_content == 6
+  del talk["images_present"]
+  got = ForwardOnce(call, talk, train=True)("encode", "images")
+  np.testing.assert_array_equal(got.mask[1], [True] * 4 + [False] * 2)
+
+
+def test_a_conversation_is_decoded_as_the_batch_says(model, talk):
+  apply = ForwardOnce(model, talk, train=False)
+  apply("decode", "text", (), "conversation")
+  given = model.calls["decode/text//conversation/False/clean"][2]
+  names = ("segments", "places")  # Positions are left out here.
+  assert given == {**{n: talk[f"text_{n}"] for n in names}, "train": False}
+  apply("decode", "text")  # Other objectives on the same batch know nothing.
+  assert model.calls["decode/text//causal/False/clean"][2] == {"train": False}

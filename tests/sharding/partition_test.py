@@ -161,11 +161,14 @@ def test_moments_and_average_live_where_their_parameter_does():
   }
 
 
-def test_batch_has_its_values_and_each_device_its_rows():
+@pytest.mark.parametrize(
+  "put", [partition.put_batch, partition.put_global_batch]
+)
+def test_batch_has_its_values_and_each_device_its_rows(put):
   mesh = make(replica=2, data=2, fsdp=1, tensor=2)
   rows = np.arange(24, dtype=np.int32).reshape(8, 3)
 
-  placed = partition.put_batch({"text": rows}, mesh)["text"]
+  placed = put({"text": rows}, mesh)["text"]
 
   np.testing.assert_array_equal(np.asarray(placed), rows)
   parts = {s.device.id: np.asarray(s.data) for s in placed.addressable_shards}

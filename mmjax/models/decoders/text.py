@@ -11,7 +11,9 @@ from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.core.sequence import Sequence
 from mmjax.models import variants
+from mmjax.models.decoders import inline
 from mmjax.models.fusion.inputs import fusion_inputs
+from mmjax.models.layers.attention import CACHE
 from mmjax.models.layers.hidden import mask_token
 from mmjax.models.layers.options import VIT, StackOptions, stack_options
 from mmjax.models.layers.positions import position_table, rotary_angles
@@ -19,8 +21,9 @@ from mmjax.models.layers.projection import Embedding
 from mmjax.models.layers.transformer import Stack
 
 # How the decoder reads encoded inputs: every layer attends to them (Vaswani
-# et al. 2017, CoCa), or they stand before the text in one stack (SimVLM).
-CONTEXTS = ("cross_attention", "prefix")
+# et al. 2017, CoCa), or they stand before the text in one stack (SimVLM), or
+# within it, where the text leaves places for them (LLaVA).
+CONTEXTS = ("cross_attention", "inline", "prefix")
 
 
 class TextDecoder(nn.Module):
@@ -30,7 +33,9 @@ class TextDecoder(nn.Module):
   CoCa (Yu et al. 2022, arXiv:2205.01917, 3.2), by "prefix" as in SimVLM (Wang
   et al. 2022, arXiv:2108.10904, 3.1) and PaliGemma (Beyer et al. 2024,
   arXiv:2407.07726, 3.1), where the prefix sees all of itself. Several inputs
-  stand one after the other, each marked by its own embedding.
+  stand one after the other, each marked by its own embedding. By "inline"
+  their tokens take the places of tokens of the text (LLaVA, Liu et al. 2023,
+  arXiv:2304.08485, 4.1).
   """
 
   vocab_size: int
@@ -57,9 +62,17 @@ class TextDecoder(nn.Module):
     prefix: Int[Array, " b"] | None = None,
     parallel: Bool[Array, " b"] | None = None,
     present: Bool[Array, " b"] | None = None,
+    segments: Int[Array, "b t"] | None = None,
+    places: Int[Array, "b t"] | None = None,
+    cache_size: int = 0,
     train: bool,
   ) -> Sequence:
     """Returns the features of which those at i predict token i + 1.
+
+    With `cache_size`, what attention reads is kept in the collection "cache",
+    of so many tokens of the text. A call that finds it goes on from there: it
+    takes the next tokens, their `positions` and no context, and writes over
+    what stood at these positions (the padding of a shorter text).
 
     Args:
       inputs: token ids.
@@ -72,36 +85,48 @@ class TextDecoder(nn.Module):
         so that the length isn't told either (CapPa, Tschannen et al. 2023,
         arXiv:2306.07915, 3).
       present: False for examples that lack the text.
+      segments: several texts share a row; a token sees those of its own.
+      places: which token of the context, counted over all its inputs, stands
+        there instead; -1 = the text's own. For context="inline" only.
+      cache_size: tokens of the longest text that is gone on with; 0 = none.
       train: dropout and stochastic depth are on.
     """
     if present is not None:
       inputs = jnp.where(present[:, None], inputs, 0)
-    text = self._embed(inputs, mask, positions, parallel, present)
+    goes_on = bool(cache_size) and self.has_variable(CACHE, "given_mask")
+    placed = None
+    if context and not goes_on:
+      inline.check(self.context, context, places is not None)
+    if context and places is not None:
+      placed = _join(self._given(context)), places
+    text = self._embed(inputs, mask, positions, parallel, present, placed)
     num_tokens = inputs.shape[1]
-    given = self._given(context)
+    if goes_on:
+      return text.replace(x=self._go_on(text, positions, cache_size, train))
+    given = [] if self.context == "inline" else self._given(context)
+    if cache_size:
+      masks = [jnp.ones((len(inputs), 0), bool), *(s.mask for s in given)]
+      self.put_variable(CACHE, "given_mask", jnp.concatenate(masks, axis=1))
+    early = _early(text, prefix, parallel)
     if not given:
-      x = self._mix(text, _early(text, prefix, parallel), {}, train)
+      x = self._mix(text, early, {}, cache_size, train, segments)
     elif self.context == "prefix":
       sequence = _join([*given, text])
       early = jnp.concatenate(
-        [
-          *(jnp.ones_like(s.mask) for s in given),
-          _early(text, prefix, parallel),
-        ],
-        axis=1,
+        [*(jnp.ones_like(s.mask) for s in given), early], axis=1
       )
-      x = self._mix(sequence, early, {}, train)[:, -num_tokens:]
+      x = self._mix(sequence, early, {}, cache_size, train)[:, -num_tokens:]
     else:
       joined = _join(given)
       seen = dict(context=joined.x, context_mask=joined.mask[:, None, :])
-      x = self._mix(text, _early(text, prefix, parallel), seen, train)
+      x = self._mix(text, early, seen, cache_size, train)
     return text.replace(x=x)
 
   def table(self) -> Float[Array, "v d"]:
     """The token embeddings, for an output that shares them."""
     return self.tokens.rows()
 
-  def _embed(self, inputs, mask, positions, parallel, present):
+  def _embed(self, inputs, mask, positions, parallel, present, placed=None):
     num_tokens = inputs.shape[1]
     if num_tokens > self.max_tokens:
       raise errors.UserError(
@@ -112,6 +137,9 @@ class TextDecoder(nn.Module):
     if parallel is not None:
       token = jnp.expand_dims(mask_token(self, x.shape[-1]), (0, 1))
       x = jnp.where(parallel[:, None, None], token.astype(x.dtype), x)
+    mask = jnp.ones(inputs.shape, bool) if mask is None else mask
+    if placed is not None:
+      x, mask = inline.put(x, mask, *placed)
     table = position_table(
       self.positions,
       (self.max_tokens,),
@@ -128,7 +156,6 @@ class TextDecoder(nn.Module):
       x = x + rows
     if positions is None:
       positions = jnp.arange(num_tokens)[None]
-    mask = jnp.ones(inputs.shape, bool) if mask is None else mask
     if parallel is not None:
       mask = mask | parallel[:, None]
     if present is not None:
@@ -148,23 +175,57 @@ class TextDecoder(nn.Module):
       fusion_inputs(self, context, self.size.embed_dim, self.precision).values()
     )
 
-  def _mix(self, sequence, early, seen, train):
-    n = sequence.x.shape[1]
+  def _mix(self, sequence, early, seen, cache_size, train, segments=None):
+    b, n = sequence.mask.shape
     causal = jnp.tril(jnp.ones((n, n), bool))[None]
-    stack = Stack(
+    mask = sequence.mask[:, None, :] & (causal | early[:, None, :])  # b n n
+    if segments is not None:
+      mask = mask & (segments[:, :, None] == segments[:, None, :])
+    if cache_size:
+      slots = jnp.broadcast_to(jnp.arange(n)[None], (b, n))
+      room = cache_size - sequence.coordinates.shape[1]  # For more text.
+      mask = jnp.pad(mask, ((0, 0), (0, 0), (0, room)))
+      seen = {**seen, "slots": slots}
+    return self._stack()(
+      sequence.x,
+      mask=mask,
+      train=train,
+      angles=self._angles(sequence),
+      **seen,
+    )
+
+  def _go_on(self, text, positions, cache_size, train):
+    """Mixes the next tokens with those in the cache; they see no later one."""
+    given_mask = self.get_variable(CACHE, "given_mask")  # b m
+    first, seen = given_mask, {}
+    if self.context != "prefix":
+      first = given_mask[:, :0]
+      if given_mask.shape[1]:
+        # Of the context, all that is needed is in the cache.
+        shape = (*given_mask.shape, self.size.embed_dim)
+        nothing = jnp.zeros(shape, text.x.dtype)
+        seen = dict(context=nothing, context_mask=given_mask[:, None, :])
+    mask = jnp.arange(cache_size)[None, None] <= positions[:, :, None]  # b n t
+    first_mask = jnp.broadcast_to(
+      first[:, None, :], (*positions.shape, first.shape[1])
+    )
+    return self._stack()(
+      text.x,
+      mask=jnp.concatenate([first_mask, mask], axis=2),
+      train=train,
+      angles=self._angles(text),
+      slots=positions + first.shape[1],
+      **seen,
+    )
+
+  def _stack(self):
+    return Stack(
       self.size.num_layers,
       self.size.num_heads,
       self.size.mlp_dim,
       self.options,
       precision=self.precision,
       name="stack",
-    )
-    return stack(
-      sequence.x,
-      mask=sequence.mask[:, None, :] & (causal | early[:, None, :]),  # b n n
-      train=train,
-      angles=self._angles(sequence),
-      **seen,
     )
 
   def _angles(self, sequence):
@@ -213,7 +274,7 @@ def text(
     size: see `variants.resolve`.
     positions: "learned", "sincos", "rotary" or "none".
     context: how it reads encoded inputs: by "cross_attention" in every layer,
-      or as a "prefix" of the text in one stack.
+      as a "prefix" of the text in one stack, or "inline", within the text.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 

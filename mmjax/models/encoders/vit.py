@@ -135,6 +135,7 @@ class PatchStem(nn.Module):
     mask = jnp.ones((b, n), bool) if mask is None else mask
     visible = None
     if hidden is not None and self.hidden == "drop":
+      hiding.check_some_stay(hidden.shape[1], n)
       visible = complement(hidden, n)  # b n-k
       patches, places = _take(patches, visible), _take(places, visible)
       mask = jnp.take_along_axis(mask, visible, axis=1)
@@ -231,7 +232,7 @@ def own_grid(
   Args:
     image_size: height and width, pixels.
     patch_size: height and width of a patch, pixels.
-    image_grid: as the data's mask counts them; None = nothing is hidden.
+    image_grid: as the data count them; None = they do not.
 
   Raises:
     UserError: patches do not tile the image, or the data count others.
@@ -243,9 +244,9 @@ def own_grid(
   grid = (image_size // patch_size, image_size // patch_size)
   if image_grid is not None and tuple(image_grid) != grid:
     raise errors.UserError(
-      f"config.data.image.mask hides patches of a grid of "
-      f"{image_grid[0]}x{image_grid[1]}; the encoder's is {grid[0]}x{grid[1]}. "
-      "Set patch_size of the mask to that of the encoder."
+      f"config.data.image.mask, or config.data.conversation, counts patches in "
+      f"a grid of {image_grid[0]}x{image_grid[1]}; the encoder's is "
+      f"{grid[0]}x{grid[1]}. Set its patch_size to that of the encoder."
     )
   return grid
 
@@ -285,8 +286,8 @@ def vit(
     pixel_std: their standard deviation.
     image_patches: size in pixels and largest number of the patches that the
       data cut; None = they do not.
-    image_grid: rows and columns of patches as the data's mask counts them;
-      None = nothing is hidden.
+    image_grid: rows and columns of patches as the data count them, to hide
+      some or to leave places for them; None = they do not.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 

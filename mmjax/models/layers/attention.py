@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.core import axes
 from mmjax.core import precision as precision_lib
@@ -13,6 +13,8 @@ from mmjax.models.layers.norm import rms_norm
 from mmjax.models.layers.positions import rotate
 from mmjax.models.layers.projection import Projection
 
+# Collection of keys and values to go on from, see `Attention`.
+CACHE = "cache"
 _MASKED = -1e30  # Finite, so that a row with nothing to attend to has no NaN.
 
 
@@ -96,8 +98,14 @@ class Attention(nn.Module):
     *,
     mask: Bool[Array, "b q m"],
     angles: Float[Array, "#b n r"] | None = None,
+    slots: Int[Array, "b n"] | None = None,
   ) -> Float[Array, "b n d"]:
     """Attends.
+
+    With `slots`, keys and values are kept in the collection "cache", as `keys`
+    and `values`, b m k d. To itself, `x` then attends to all that was written
+    so far; keys and values of a context are computed in the first call, and
+    later ones read of their `context` nothing.
 
     Args:
       x: makes the queries; keys and values too, without a context.
@@ -105,13 +113,14 @@ class Attention(nn.Module):
       mask: True where a query (or all, q = 1) may look.
       angles: of rotary positions, radians; see `positions.rotary_angles`.
         Only for attention of `x` to itself.
+      slots: where in the cache the keys and values of `x` are written; m, the
+        number of its slots, is that of the mask.
     """
     embed_dim = x.shape[-1]
     if embed_dim % self.num_heads:
       raise ValueError(
         f"embed_dim={embed_dim} does not split over num_heads={self.num_heads}."
       )
-    context = x if context is None else context
     heads = (self.num_heads, embed_dim // self.num_heads)
 
     def split(name):
@@ -123,16 +132,24 @@ class Attention(nn.Module):
         name=name,
       )
 
-    query = split("query")(x)  # b n k d
-    key = split("key")(context)  # b m k d
-    value = split("value")(context)  # b m k d
-    if self.qk_norm:
-      query, key = (
-        rms_norm(self.precision, f"{name}_norm", axis=axes.HEAD_DIM)(y)
-        for name, y in (("query", query), ("key", key))
-      )
-    if angles is not None:
-      query, key = rotate(query, angles), rotate(key, angles)
+    def normed(name, y):
+      if not self.qk_norm:
+        return y
+      return rms_norm(self.precision, f"{name}_norm", axis=axes.HEAD_DIM)(y)
+
+    query = normed("query", split("query")(x))  # b n k d
+    if slots is not None and context is not None and self._has_read():
+      key, value = (self.get_variable(CACHE, n) for n in ("keys", "values"))
+    else:
+      source = x if context is None else context
+      key = normed("key", split("key")(source))  # b m k d
+      value = split("value")(source)  # b m k d
+      if angles is not None:
+        query, key = rotate(query, angles), rotate(key, angles)
+      if slots is not None:
+        at = slots if context is None else None
+        key = self._keep("keys", key, at, mask.shape[-1])
+        value = self._keep("values", value, at, mask.shape[-1])
     out = dot_product_attention(query, key, value, mask, self.precision)
     return Projection(
       (embed_dim,),
@@ -142,3 +159,17 @@ class Attention(nn.Module):
       precision=self.precision,
       name="out",
     )(out)
+
+  def _has_read(self) -> bool:
+    return self.has_variable(CACHE, "keys")
+
+  def _keep(self, name, new, slots, size):
+    """Writes keys or values into the cache, all or some; returns all of it."""
+    if slots is not None:
+      shape = (new.shape[0], size, *new.shape[2:])
+      old = self.variable(CACHE, name, jnp.zeros, shape, new.dtype).value
+      new = jax.vmap(lambda y, i, rows: y.at[i].set(rows))(old, slots, new)
+    names = (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_HEADS, None)
+    new = nn.with_logical_constraint(new, names)
+    self.put_variable(CACHE, name, new)
+    return new

@@ -20,6 +20,19 @@ def check(kind: str) -> None:
     raise errors.unknown("way to hide tokens", kind, HIDDEN)
 
 
+def check_some_stay(num_hidden: int, num_tokens: int) -> None:
+  """Checks that dropping leaves a token.
+
+  Raises:
+    UserError: it leaves none.
+  """
+  if num_hidden >= num_tokens:
+    raise errors.UserError(
+      f"All {num_tokens} tokens are hidden, and the encoder drops them: "
+      "nothing would be left. Set its hidden='replace', or hide fewer."
+    )
+
+
 def mask_token(module: nn.Module, embed_dim: int) -> Float[Array, " d"]:
   """The parameter `mask_token` of `module`; it stands for hidden tokens."""
   return module.param(

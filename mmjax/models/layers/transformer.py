@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.models.layers import norm as norm_lib
-from mmjax.models.layers.attention import Attention
+from mmjax.models.layers.attention import CACHE, Attention
 from mmjax.models.layers.mlp import Mlp
 from mmjax.models.layers.options import REMAT_POLICIES, StackOptions
 
@@ -60,19 +60,23 @@ class Block(nn.Module):
   def __call__(
     self,
     x: Float[Array, "b n d"],
-    mask: Bool[Array, "b q n"],
+    mask: Bool[Array, "b q s"],
     train: bool,
     angles: Float[Array, "#b n r"] | None = None,
     context: Float[Array, "b m e"] | None = None,
     context_mask: Bool[Array, "b p m"] | None = None,
+    slots: Int[Array, "b n"] | None = None,
   ) -> Float[Array, "b n d"]:
     if self.self_attention:
       attention = self._attention("attention")
       x = self._residual(
-        "attention", x, lambda y: attention(y, mask=mask, angles=angles), train
+        "attention",
+        x,
+        lambda y: attention(y, mask=mask, angles=angles, slots=slots),
+        train,
       )
     if context is not None:
-      x = self._cross(x, context, context_mask, train)
+      x = self._cross(x, context, context_mask, slots, train)
     if self.feed_forward:
       x = self._residual(
         "mlp", x, lambda y: self._feed_forward(y, train), train
@@ -81,12 +85,15 @@ class Block(nn.Module):
       x, (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_EMBED)
     )
 
-  def _cross(self, x, context, mask, train):
+  def _cross(self, x, context, mask, slots, train):
     if self.context_norm:
       context = self._norm("context_norm")(context)
     attention = self._attention("cross_attention")
     attended = self._residual(
-      "cross_attention", x, lambda y: attention(y, context, mask=mask), train
+      "cross_attention",
+      x,
+      lambda y: attention(y, context, mask=mask, slots=slots),
+      train,
     )
     # Attention to nothing is not nothing: its output has a bias.
     sees = jnp.any(mask, axis=-1)[:, :, None]  # b q 1
@@ -180,24 +187,27 @@ class Stack(nn.Module):
     self,
     x: Float[Array, "b n d"],
     *,
-    mask: Bool[Array, "b q n"],
+    mask: Bool[Array, "b q s"],
     train: bool,
     angles: Float[Array, "#b n r"] | None = None,
     context: Float[Array, "b m e"] | None = None,
     context_mask: Bool[Array, "b p m"] | None = None,
+    slots: Int[Array, "b n"] | None = None,
   ) -> Float[Array, "b n d"]:
     """Mixes tokens.
 
     Args:
       x: the tokens.
-      mask: True where a token (or all, q = 1) may look.
+      mask: True where a token (or all, q = 1) may look: s is n, or with `slots`
+        the size of the cache.
       train: dropout and stochastic depth are on.
       angles: of rotary positions, see `positions.rotary_angles`.
       context: every layer also attends to this.
       context_mask: where in the context a token (or all, p = 1) may look.
+      slots: keeps keys and values, see `Attention`.
     """
     x = x.astype(self.precision.activations)
-    inputs = (mask, train, angles, context, context_mask)
+    inputs = (mask, train, angles, context, context_mask, slots)
     if self.options.scan:
       x = self._scanned(x, inputs)
     else:
@@ -229,7 +239,7 @@ class Stack(nn.Module):
 
     scan = nn.scan(
       body,
-      variable_axes={"params": 0},
+      variable_axes={"params": 0, CACHE: 0},
       split_rngs={"params": True, "dropout": True, "drop_path": True},
       length=self.num_layers,
       metadata_params={nn.PARTITION_NAME: axes.LAYERS},

@@ -20,6 +20,7 @@ KEY = jax.random.key(0)
 MADE = {
   "bottleneck": dict(name="bottleneck", num_layers=2, num_tokens=2),
   "cross_attention": dict(name="cross_attention", num_layers=1),
+  "film": dict(name="film", num_layers=1),
   "joint": dict(name="joint", num_layers=1),
   "multiway": dict(name="joint", num_layers=2, multiway=True, fused_layers=1),
   "resampler": dict(
@@ -259,6 +260,16 @@ def _cross(n, m):
   return 2 * 2 * n * D * D + 2 * 2 * m * D * D + 2 * 2 * n * m * D
 
 
+def _feed(n):
+  """FLOPs of a feed-forward of n tokens."""
+  return 2 * n * 2 * D * MLP
+
+
+def _modulation():
+  """FLOPs of scales and shifts of one modality by one other."""
+  return 2 * D * 2 * D
+
+
 def _reader(n):
   """FLOPs of two queries that read n tokens and themselves."""
   return _cross(2, n + 2) + 2 * 2 * 2 * D * MLP
@@ -272,6 +283,7 @@ FLOPS = {
     _layer(5),
     _layer(5) + _layer(3) + _cross(5, 3) + _cross(3, 5) + TEXT,
   ),
+  "film": (_feed(5), _feed(5) + _feed(3) + 2 * _modulation() + TEXT),
   "joint": (_layer(5), _layer(5 + 3) + TEXT),
   "multiway": (2 * _layer(5), 2 * _layer(5 + 3) + TEXT),
   "resampler": (
@@ -322,6 +334,7 @@ def test_nothing_to_fuse_is_refused(kind):
     ("bottleneck", dict(num_tokens=0), "num_tokens=0, expected 1"),
     ("bottleneck", dict(stack=dict(scan=True)), "stack.scan=False"),
     ("cross_attention", dict(stack=dict(scan=True)), "stack.scan=False"),
+    ("film", dict(stack=dict(scan=True)), "stack.scan=False"),
     ("resampler", dict(modalities=("imge",)), "Did you mean 'image'"),
     ("resampler", dict(num_queries=0), "num_queries=0, expected 1"),
     ("resampler", dict(resampler_layers=0), "resampler_layers=0, expected 1"),

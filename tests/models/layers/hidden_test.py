@@ -43,3 +43,9 @@ def test_an_unknown_way_to_hide_is_refused():
   hiding.check("drop")
   with pytest.raises(errors.UserError, match="'dorp'.*'drop'"):
     hiding.check("dorp")
+
+
+def test_dropping_all_tokens_is_refused():
+  hiding.check_some_stay(3, 4)
+  with pytest.raises(errors.UserError, match="All 4 .* hidden='replace'"):
+    hiding.check_some_stay(4, 4)
