@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.core import errors
-from mmjax.data import broken, sources
+from mmjax.data import broken, files, sources
 from mmjax.data.tokenizer import TextTokenizer
 from mmjax.data.transforms import audio, image, video
 
@@ -101,17 +101,32 @@ def _open(source: str, split: str, path: str) -> sources.Source:
     return sources.tfds_folder(name, split=split, path=path)
   if source in sources.SOURCES:
     return sources.open_source(source, split=split or "train", path=path)
-  if Path(source).expanduser().is_dir():
+  if _is_tfds(source):
     return sources.tfds_folder("", split=split, path=source)
+  if Path(source).expanduser().exists() or files.is_pattern(source):
+    return sources.open_source("files", split=split or "train", path=source)
   if ":" in source:
     return sources.open_source(source, split=split or "train", path=path)
   raise errors.UserError(
-    f"{source!r} is neither a source nor a folder."
+    f"{source!r} is neither a source nor a path."
     f"{errors.nearest(source, sources.SOURCES)} Expected one of "
     f"{sorted(sources.SOURCES)}, 'tfds:NAME' with a path, "
-    "'package.module:Class', or a folder written by TFDS "
-    "(dataset_info.json and *.array_record* files)."
+    "'package.module:Class', a folder written by TFDS (dataset_info.json and "
+    "*.array_record* files), or files: a folder of pictures, a table, tar "
+    "shards."
   )
+
+
+def _is_tfds(source: str) -> bool:
+  """Whether a folder is that of a TFDS data set, or around it."""
+  folder = Path(source).expanduser()
+  found = (
+    info
+    for below in ("", "*/", "*/*/", "*/*/*/")
+    for info in folder.glob(f"{below}dataset_info.json")
+  )
+  # Those of Hugging Face have a file of the same name.
+  return any(not (info.parent / "state.json").exists() for info in found)
 
 
 class _Survey:
@@ -170,6 +185,12 @@ class _Survey:
       )
       text = value if len(value) <= SHOWN else value[: SHOWN - 3] + "..."
       return "text, characters", (len(value),), text
+    if isinstance(value, tuple) and all(isinstance(v, str) for v in value):
+      lengths = self.lengths.setdefault(name, [])
+      lengths += [self._tokenizer.num_tokens(item) for item in value]
+      joined = " | ".join(value)
+      text = joined if len(joined) <= SHOWN else joined[: SHOWN - 3] + "..."
+      return "texts, number of them", (len(value),), text
     if isinstance(value, bytes):
       return self._look_inside(self._media.get(name), value)
     if value is None:

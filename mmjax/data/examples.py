@@ -198,4 +198,6 @@ class _Cache:
 def _num_bytes(value: Any) -> int:
   if isinstance(value, np.ndarray):
     return value.nbytes
+  if isinstance(value, (tuple, list)):
+    return sum(map(_num_bytes, value))
   return len(value) if isinstance(value, (bytes, str)) else 8

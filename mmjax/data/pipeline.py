@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ class DataConfig:
 
   source: str = "starter_emoji"  # See `mmjax.data.SOURCES`.
   path: str = ""  # Where the data lie; "" = the source's own place.
+  # Field -> column of a table, where they have different names, e.g.
+  # dict(image="file_name", text="caption").
+  columns: Mapping[str, str] = field(default_factory=dict)
   split: str = "train"
   # Fields of `ImageTransform`, and `mask`: strategy, rate, patch_size (pixels);
   # `second`: a text field; `image_second` is then a picture of the next example
@@ -43,6 +46,11 @@ class DataConfig:
   question: Mapping[str, Any] | None = None
   # A second text, `answer`: `field` and `max_tokens`; the tokenizer of `text`.
   answer: Mapping[str, Any] | None = None
+  # Fields of `ConversationTransform`, with `image` those of `ImageTransform`,
+  # `tokenizer` a file, or "starter", `pack`: several share a row, and `reply`:
+  # adds the `prompt` of the last reply, for evaluators. In place of `image` and
+  # `text`.
+  conversation: Mapping[str, Any] | None = None
   # Transforms of your own: `name`, an address, and their fields.
   extra: Sequence[Mapping[str, Any]] = ()
   # Modalities that an example may lack, e.g. ("image",): `image_present` says
@@ -78,7 +86,10 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
       "[0, 1]."
     )
   source = sources.open_source(
-    parsed.source, split=parsed.split, path=parsed.path
+    parsed.source,
+    split=parsed.split,
+    path=parsed.path,
+    columns=parsed.columns,
   )
   source, tokenizer, transforms = _transforms(parsed, source)
   class_names: tuple[str, ...] = ()
@@ -144,6 +155,15 @@ def _transforms(
     made["text"] += sections.make_decoding(parsed.text)
   if parsed.answer:
     made["answer"] = [sections.make_answer(parsed.answer, tokenizer)]
+  if parsed.conversation:
+    if parsed.text or parsed.image:
+      raise errors.UserError(
+        "config.data.conversation makes the texts and the pictures: set "
+        "config.data.text and config.data.image to None."
+      )
+    source, tokenizer, made["conversation"] = sections.make_conversation(
+      parsed.conversation, source
+    )
   if parsed.video:
     made["video"] = sections.make_video(parsed.video)
   if parsed.audio:

@@ -4,17 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmjax.core import errors, registry
-from mmjax.data import pairs, sources
+from mmjax.data import packing, pairs, sources
 from mmjax.data.tokenizer import TextTokenizer
 from mmjax.data.transforms import (
   Transform,
   audio,
+  conversation,
   decoding,
   image,
   label,
   optional,
   patches,
   question,
+  reply,
   second,
   text,
   video,
@@ -163,6 +165,39 @@ def make_answer(
     tokenizer=tokenizer,
     output="answer",
   )
+
+
+def make_conversation(
+  fields: Mapping[str, Any], source: sources.Source
+) -> tuple[sources.Source, TextTokenizer, list[Transform]]:
+  """The source, packed if asked for, the tokenizer, and what reads both."""
+  path = "data.conversation"
+  also = ("pack", "reply")
+  check_keys(path, fields, conversation.ConversationTransform, also=also)
+  pictures = dict(fields.get("image") or {})
+  check_keys(
+    f"{path}.image", pictures, image.ImageTransform, without=("field",)
+  )
+  own = {
+    name: value
+    for name, value in fields.items()
+    if name not in (*also, "tokenizer", "image")
+  }
+  tokenizer = TextTokenizer.load(fields.get("tokenizer", "starter"))
+  made = registry.construct(
+    path,
+    conversation.ConversationTransform,
+    own,
+    tokenizer=tokenizer.with_chat(),
+    image=registry.construct(f"{path}.image", image.ImageTransform, pictures),
+  )
+  if fields.get("pack"):
+    room = (made.max_tokens, made.max_images)
+    source = packing.Packed(source, made.measure, room, conversation.PACKED)
+  transforms: list[Transform] = [made]
+  if fields.get("reply"):
+    transforms.append(reply.ReplyTransform(conversation=made))
+  return source, made.tokenizer, transforms
 
 
 def make_video(fields: Mapping[str, Any]) -> list[Transform]:

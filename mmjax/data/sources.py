@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 from mmjax.core import errors, registry
-from mmjax.data import starter, synthetic
+from mmjax.data import (
+  conversations,
+  easy_vqa,
+  files,
+  starter,
+  starter_conversations,
+  synthetic,
+)
 
 TFDS_PREFIX = "tfds:"
 
@@ -215,23 +222,41 @@ def _are_numbers(parts: Iterable[str]) -> bool:
 
 
 SOURCES = {
+  "arrow": files.KINDS["arrow"],
+  "conversations": conversations.ConversationSource,
+  "easy_vqa": easy_vqa.EasyVqaSource,
+  "easy_vqa_conversations": starter_conversations.EasyVqaConversations,
+  "files": files.open_files,
+  "folder": files.KINDS["folder"],
+  "manifest": files.KINDS["manifest"],
+  "prepared": files.KINDS["prepared"],
   "starter_clips": starter_clips,
+  "starter_conversations": starter_conversations.StarterConversations,
   "starter_emoji": starter_emoji,
   "starter_speech": starter_speech,
   "synthetic": synthetic.SyntheticSource,
+  "tar": files.KINDS["tar"],
 }
 
 
-def open_source(name: str, *, split: str, path: str = "") -> Source:
+def open_source(
+  name: str,
+  *,
+  split: str,
+  path: str = "",
+  columns: Mapping[str, str] | None = None,
+) -> Source:
   """Opens one split of a source.
 
   Args:
     name: one of `SOURCES`, "tfds:NAME" or "package.module:Class".
     split: name of the split; TFDS slices such as "train[:10%]" work too.
     path: where the data lie; each source says what it expects there.
+    columns: field -> column, of tables; see `mmjax.data.files.manifest`.
 
   Raises:
-    UserError: unknown name or split, missing or empty data.
+    UserError: unknown name or split, missing or empty data, or columns of
+      what is no table.
   """
   if name.startswith(TFDS_PREFIX):
     name_only = name.removeprefix(TFDS_PREFIX)
@@ -240,7 +265,14 @@ def open_source(name: str, *, split: str, path: str = "") -> Source:
     if ":" not in name and name not in SOURCES:
       known = [*SOURCES, "tfds:NAME", "package.module:Class"]
       raise errors.unknown("source", name, known)
-    source = registry.lookup("source", name, SOURCES)(split=split, path=path)
+    factory = registry.lookup("source", name, SOURCES)
+    named = {"columns": columns} if columns else {}
+    if named and "columns" not in (registry.field_names(factory) or ()):
+      raise errors.UserError(
+        f"data.columns={dict(columns or {})}: the source {name!r} has fields "
+        "of its own. Columns are for 'files' and 'manifest'."
+      )
+    source = factory(split=split, path=path, **named)
   if not isinstance(source, Source):
     raise errors.UserError(
       f"The source {name!r} is a {type(source).__name__} without __len__ and "

@@ -5,6 +5,7 @@ Source: Sennrich et al. 2016 (arXiv:1508.07909) on bytes as in Radford et al.
 if a space stood before it, so that a word has the same tokens anywhere.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mmjax.core import errors
+from mmjax.data import chat as chat_lib
 from mmjax.data import starter
 
 # Ids 0 to 4; their names cannot be typed into a text by accident or on purpose.
@@ -27,6 +29,7 @@ PAD, BOS, EOS, MASK, SEP = range(len(SPECIAL_TOKENS))
 STARTER = "starter"
 STARTER_VOCAB_SIZE = 2048
 MIN_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256  # Special tokens and all bytes.
+CHAT = "chat_template"  # Of a file: what turns of each role begin with.
 
 
 class TextTokenizer:
@@ -44,8 +47,12 @@ class TextTokenizer:
     Raises:
       UserError: not a tokenizer of this kind.
     """
+    self.chat: chat_lib.ChatTemplate | None = None
     try:
-      self._json = _canonical(json.loads(text))
+      content = json.loads(text)
+      if CHAT in content:
+        self.chat = chat_lib.read_template(content.pop(CHAT))
+      self._json = _canonical(content)
       self._tokenizer = tokenizers.Tokenizer.from_str(self._json)
     except Exception as e:  # The library raises bare Exceptions.
       raise errors.UserError(f"Not a tokenizer file: {e}") from e
@@ -106,7 +113,25 @@ class TextTokenizer:
       raise errors.UserError(f"{str(file)!r}: {e}") from e
 
   def save(self, path: str | Path) -> None:
-    Path(path).write_text(self._json + "\n", encoding="utf-8")
+    Path(path).write_text(self._text + "\n", encoding="utf-8")
+
+  def with_chat(
+    self, template: chat_lib.ChatTemplate | None = None
+  ) -> "TextTokenizer":
+    """This tokenizer with a chat template in its file.
+
+    By default its own, or, if it has none, the words of `ChatTemplate`.
+    """
+    made = TextTokenizer(self._json)
+    made.chat = template or self.chat or chat_lib.ChatTemplate()
+    return made
+
+  @property
+  def _text(self) -> str:
+    if self.chat is None:
+      return self._json
+    template = dataclasses.asdict(self.chat)
+    return _canonical({**json.loads(self._json), CHAT: template})
 
   @property
   def vocab_size(self) -> int:
@@ -114,7 +139,10 @@ class TextTokenizer:
 
   @functools.cached_property
   def id(self) -> str:
-    """A hash of the content: models only fit the tokenizer they know."""
+    """A hash of the content: models only fit the tokenizer they know.
+
+    Of the chat template nothing: it is made of the same tokens.
+    """
     return hashlib.sha256(self._json.encode()).hexdigest()[:12]
 
   @functools.cached_property

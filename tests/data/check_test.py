@@ -185,7 +185,7 @@ def test_format_result_tells_all(broken):
 def test_what_is_no_data_set_is_told(tmp_path):
   with pytest.raises(errors.UserError, match="Did you mean 'starter_emoji'"):
     check.check("starter_emojy")
-  with pytest.raises(errors.UserError, match="dataset_info.json"):
+  with pytest.raises(errors.UserError, match="Nothing to read in"):
     check.check(str(tmp_path))
   with pytest.raises(errors.UserError, match="Did you mean 'test'"):
     check.check("synthetic", "tset")

@@ -97,6 +97,32 @@ def test_rows_of_all_processes_are_the_batch_of_one(process_count):
       assert _column(rows, name) == _column([whole[step + 1]], name)
 
 
+def test_one_then_two_then_one_process_see_each_example_once_an_epoch():
+  # Stopped and restored with another number of processes at steps 3 and 7;
+  # two epochs of 24 examples are 12 batches of 4.
+  seen = []
+  for first, last, processes in ((0, 3, 1), (3, 7, 2), (7, 12, 1)):
+    parts = [
+      _take(
+        loader.train_batches(
+          _pipeline(24),
+          batch_size=4,
+          seed=5,
+          start_step=first,
+          process_index=p,
+          process_count=processes,
+        ),
+        last - first,
+      )
+      for p in range(processes)
+    ]
+    for rows in zip(*parts, strict=True):
+      seen += _column(rows)
+  assert sorted(seen[:24]) == sorted(seen[24:]) == list(range(24))
+  whole = _take(loader.train_batches(_pipeline(24), batch_size=4, seed=5), 12)
+  assert seen == _column(whole)
+
+
 def test_seed_changes_the_order():
   def order(seed):
     return _column(

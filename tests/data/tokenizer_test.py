@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.core import errors
-from mmjax.data import starter, tokenizer
+from mmjax.data import chat, starter, tokenizer
 from mmjax.data.tokenizer import TextTokenizer
 
 TEXTS = [
@@ -166,3 +166,31 @@ def test_tokens_that_start_a_word_begin_with_space_or_punctuation():
     ",",
     "unbelievable",
   ]
+
+
+def test_a_chat_template_stands_in_the_file_and_changes_no_token(
+  starter_tokenizer, tmp_path
+):
+  template = chat.ChatTemplate(user="U:", assistant="A:")
+  starter_tokenizer.with_chat(template).save(tmp_path / "chat.json")
+  section = json.loads((tmp_path / "chat.json").read_text())["chat_template"]
+  assert section == {"assistant": "A:", "system": "System:", "user": "U:"}
+  read = TextTokenizer.load(tmp_path / "chat.json")
+  assert read.chat == template
+  assert read.with_chat().chat == template
+  assert starter_tokenizer.chat is None
+  assert starter_tokenizer.with_chat().chat == chat.ChatTemplate()
+  # Models that know the one know the other.
+  assert read.id == starter_tokenizer.id
+  assert read.pieces("a cat") == starter_tokenizer.pieces("a cat")
+  starter_tokenizer.save(tmp_path / "plain.json")
+  shipped = starter.tokenizer_path().read_bytes()
+  assert (tmp_path / "plain.json").read_bytes() == shipped
+
+
+def test_a_wrong_chat_template_is_refused(starter_tokenizer, tmp_path):
+  file = tmp_path / "chat.json"
+  starter_tokenizer.with_chat().save(file)
+  file.write_text(file.read_text().replace('"user":', '"usr":'))
+  with pytest.raises(errors.UserError, match="Did you mean 'user'"):
+    TextTokenizer.load(file)

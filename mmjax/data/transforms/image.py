@@ -300,7 +300,8 @@ class MaskImage:
   def __post_init__(self):
     if self.strategy not in masks.STRATEGIES:
       raise errors.unknown("mask strategy", self.strategy, masks.STRATEGIES)
-    masks.check_count(self.grid, self.rate, self.count)
+    # Whether all may go, the encoder says.
+    masks.check_count(self.grid, self.rate, self.count, least_kept=0)
 
   @property
   def count(self) -> int:

@@ -21,7 +21,8 @@ class Caption:
 
   In training, one of the languages, and each tag with probability `tag_rate`,
   in random order; else the first language with all tags in order. A source
-  may lack the tags of a language, not its labels.
+  may lack the tags of a language, not its labels; one without any of these
+  has its `text`.
   """
 
   languages: tuple[str, ...] = ("en",)
@@ -40,6 +41,8 @@ class Caption:
     *,
     train: bool,
   ) -> str:
+    if "text" in example and f"label_{self.languages[0]}" not in example:
+      return one_of(example, "text", rng, train=train)
     language = self.languages[0]
     if train and len(self.languages) > 1:
       language = self.languages[rng.integers(len(self.languages))]
@@ -59,7 +62,9 @@ class TextTransform:
 
   tokenizer: TextTokenizer
   max_tokens: int = 32
-  field: str = ""  # Field of the source; "" = composed by `caption`.
+  # Field of the source, a text or several of which training draws one; "" =
+  # composed by `caption`.
+  field: str = ""
   caption: Caption = Caption()
   output: str = "text"  # Field that is added; "answer" for a second text.
 
@@ -87,12 +92,32 @@ class TextTransform:
     train: bool,
   ) -> dict[str, Any]:
     if self.field:
-      text = text_field(example, self.field)
+      text = one_of(example, self.field, rng, train=train)
     else:
       text = self.caption(example, rng, train=train)
     ids = self.tokenizer.encode(text, self.max_tokens)
     mask = ids != self.tokenizer.pad_id
     return {**example, self.output: ids, f"{self.output}_mask": mask}
+
+
+def one_of(
+  example: Mapping[str, Any],
+  name: str,
+  rng: np.random.Generator,
+  *,
+  train: bool,
+) -> str:
+  """A text of an example; of several, any one in training, else the first.
+
+  Raises:
+    UserError: no such field.
+    ValueError: it holds no text.
+  """
+  value = example.get(name)
+  if isinstance(value, tuple) and value:
+    number = rng.integers(len(value)) if train else 0
+    example = {name: value[number]}
+  return text_field(example, name)
 
 
 def text_field(example: Mapping[str, Any], name: str) -> str:

@@ -273,10 +273,16 @@ def test_mask_image_hides_the_same_number_each_time(rng, strategy):
     assert len(set(out.tolist())) == 10
 
 
-def test_mask_image_refuses_all_and_nothing():
+@pytest.mark.parametrize("strategy", ["random", "blockwise"])
+def test_mask_image_may_hide_all_of_a_picture(rng, strategy):
+  transform = image.MaskImage(grid=(2, 3), rate=1.0, strategy=strategy)
+  assert transform({}, rng, train=True)["image_hidden"].tolist() == [*range(6)]
+
+
+def test_mask_image_refuses_nothing_and_more_than_all():
   with pytest.raises(errors.UserError, match="hides 0 of its 16 tokens"):
     image.MaskImage(grid=(4, 4), rate=0.01)
-  with pytest.raises(errors.UserError, match="hides 16 of its 16 tokens"):
-    image.MaskImage(grid=(4, 4), rate=0.99)
+  with pytest.raises(errors.UserError, match="hides 18 of its 16 tokens"):
+    image.MaskImage(grid=(4, 4), rate=1.1)
   with pytest.raises(errors.UserError, match="Did you mean 'blockwise'"):
     image.MaskImage(strategy="block")
