@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.core.interfaces import Predict
+from mmjax.evaluators import features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,27 +29,24 @@ class LinearProbe:
   l2: float = 0.01
   max_steps: int = 500  # Of L-BFGS.
 
+  def reads(self):
+    fields = (self.modality, self.label)
+    return {"batches": fields, "train_batches": fields}
+
   def run(self, predict: Predict, params: Any) -> Iterator[tuple[str, float]]:
-    x, labels = self._collect(self.train_batches, predict, params)
+    x, labels = features.collect(
+      self.train_batches(), self._pool, self.label, predict, params
+    )
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
     x = (x - mean) / deviation
     weights, bias = fit(
       x, labels, self.num_classes, l2=self.l2, max_steps=self.max_steps
     )
     yield "train_top1", _accuracy(x @ weights + bias, labels)
-    x, labels = self._collect(self.batches, predict, params)
-    yield "top1", _accuracy((x - mean) / deviation @ weights + bias, labels)
-
-  def _collect(self, batches, predict, params):
-    features, labels = [], []
-    for batch in batches():
-      real = batch["example_mask"]
-      features.append(predict(params, self._pool, batch)[real])
-      labels.append(batch[self.label][real])
-    return (
-      np.concatenate(features).astype(np.float64),
-      np.concatenate(labels),
+    x, labels = features.collect(
+      self.batches(), self._pool, self.label, predict, params
     )
+    yield "top1", _accuracy((x - mean) / deviation @ weights + bias, labels)
 
   def _pool(self, apply, batch):
     del batch

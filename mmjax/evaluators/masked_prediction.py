@@ -30,6 +30,10 @@ class MaskedPrediction:
   text_head: str = "mlm"
   num_shown: int = 8  # Examples in the report.
 
+  def reads(self):
+    hidden = ("image_hidden", "text_hidden", "text_hidden_mask")
+    return {"batches": ("image", "text", *hidden)}
+
   def run(self, predict: Predict, params: Any) -> Iterator[tuple[str, float]]:
     columns: dict[str, list[np.ndarray]] = {}
     for batch in self.batches():

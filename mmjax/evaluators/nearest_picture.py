@@ -9,9 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from mmjax.core.interfaces import Predict
-from mmjax.evaluators import ranking
-
-FEATURES = {"shared": "project", "pooled": "pool"}
+from mmjax.evaluators import features, ranking
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +30,13 @@ class NearestPicture:
   features: str = "shared"  # Or "pooled": before the projection.
   pixels: int = 16  # Side of the thumbnails.
   at: tuple[int, ...] = (1, 5, 10)
+
+  def __post_init__(self):
+    features.check_kind(self.features)
+
+  def reads(self):
+    fields = (self.modality, self.key, self.group)
+    return {"batches": fields, "gallery_batches": fields}
 
   def run(self, predict: Predict, params: Any) -> Iterator[tuple[str, float]]:
     queries = self._collect(self.batches, predict, params)
@@ -70,7 +75,7 @@ class NearestPicture:
 
   def _encode(self, apply, batch):
     del batch
-    return apply(FEATURES[self.features], self.modality)
+    return apply(features.METHODS[self.features], self.modality)
 
 
 def thumbnails(

@@ -1,4 +1,4 @@
-"""Ranks of right answers among candidates, in chunks of queries."""
+"""Ranks of right answers among candidates, a tile of scores at a time."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 CHUNK = 1024  # Queries whose scores are in memory at once.
+CANDIDATES = 16384  # Candidates of each of them: 128 MiB of float64 a tile.
 
 
 def ranks(
@@ -17,24 +18,36 @@ def ranks(
   """Returns the rank of each query's best right candidate; 0 is the best.
 
   A candidate is right if its key is the query's. A wrong one that scores the
-  same counts as better: a model that maps all to one point gets no credit.
-  The whole matrix of scores never exists.
+  same counts as better, and so does NaN: a model that maps all to one point
+  gets no credit.
+  The whole matrix of scores never exists: each of its tiles is computed
+  twice, to find the best right score and to count what is better.
 
   Raises:
     ValueError: a query has no right candidate.
   """
   found = []
   for start in range(0, len(queries), CHUNK):
-    part = slice(start, start + CHUNK)
-    scores = queries[part] @ candidates.T  # q c
-    right = query_keys[part, None] == candidate_keys[None]
-    if not right.any(axis=1).all():
-      lacking = query_keys[part][~right.any(axis=1)][0]
+    part, keys = (x[start : start + CHUNK] for x in (queries, query_keys))
+    best = np.full(len(keys), -np.inf)
+    for scores, right in _tiles(part, candidates, keys, candidate_keys):
+      best = np.maximum(best, np.where(right, scores, -np.inf).max(axis=1))
+    if np.isinf(best).any():
+      lacking = keys[np.isinf(best)][0]
       raise ValueError(f"The query '{lacking}' has no right candidate.")
-    best = np.where(right, scores, -np.inf).max(axis=1)
-    better = ~right & (scores >= best[:, None])
-    found.append(better.sum(axis=1))
+    better = np.zeros(len(keys), np.int64)
+    for scores, right in _tiles(part, candidates, keys, candidate_keys):
+      better += (~right & ~(scores < best[:, None])).sum(axis=1)
+    found.append(better)
   return np.concatenate(found)
+
+
+def _tiles(queries, candidates, query_keys, candidate_keys):
+  """Scores and what is right, for some candidates after the other."""
+  for start in range(0, len(candidates), CANDIDATES):
+    part = slice(start, start + CANDIDATES)
+    scores = queries @ candidates[part].T  # q c
+    yield scores, query_keys[:, None] == candidate_keys[None, part]
 
 
 def both_ways(

@@ -25,6 +25,9 @@ class Reconstruction:
   image: str = "image"  # Field.
   num_shown: int = 8  # Pictures in the report.
 
+  def reads(self):
+    return {"batches": (self.image,)}
+
   def run(self, predict: Predict, params: Any) -> Iterator[tuple[str, float]]:
     squared, counts = self._collect(predict, params)
     mean = float(np.mean(squared))

@@ -42,6 +42,13 @@ class RetrievalBaseline:
     if self.kind not in KINDS:
       raise errors.unknown("baseline", self.kind, KINDS)
 
+  def reads(self):
+    seen = {"duration": f"{self.modality}_mask"}.get(self.kind, self.modality)
+    return {
+      "batches": (seen, self.text),
+      "train_batches": (seen, self.text),
+    }
+
   def run(self, predict: Predict, params: Any) -> Iterator[tuple[str, float]]:
     del predict, params
     describe, fit = KINDS[self.kind]

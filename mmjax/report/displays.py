@@ -216,6 +216,14 @@ def _bars(artifact):
   }
 
 
+def _table(artifact):
+  columns = [str(name) for name in artifact.data["columns"]]
+  rows = [[str(cell) for cell in row] for row in artifact.data["rows"]]
+  if not rows or any(len(row) != len(columns) for row in rows):
+    raise ValueError(f"{len(columns)} columns for other rows")
+  return {"columns": columns, "rows": rows}
+
+
 def _float(value):
   read = formats.number(value)
   return math.nan if read is None else read
@@ -226,6 +234,7 @@ KINDS: Mapping[str, Callable[[evaluations.Artifact], Mapping[str, Any]]] = {
   "pairs": _pairs,
   "masked_text": _masked_text,
   "gallery": _gallery,
+  "table": _table,
   "matrix": _matrix,
   "bars": _bars,
 }

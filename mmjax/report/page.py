@@ -73,9 +73,12 @@ def render(workdir: Path, found: Sequence[runs.Run]) -> str:
     undefined=jinja2.StrictUndefined,
   )
   sections = [_section(i, run) for i, run in enumerate(found, 1)]
+  compared = [plots.curve_plot(c) for c in curves.shared_curves(found)]
   template = environment.get_template("page.html.j2")
   return template.render(
-    title=workdir.resolve().name or str(workdir), sections=sections
+    title=workdir.resolve().name or str(workdir),
+    sections=sections,
+    compared=compared,
   )
 
 

@@ -1,5 +1,8 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from mmjax.evaluators.classification import Classification
 
@@ -48,9 +51,72 @@ def test_majority_is_the_most_frequent_class(made):
 
 def test_confusion_counts_each_example_once(made):
   evaluator, predict, logits, labels = made
-  (artifact,) = evaluator.pictures(predict, {})
+  artifact, _ = evaluator.pictures(predict, {})
   expected = np.zeros((4, 4), int)
   for row, label in zip(logits, labels, strict=True):
     expected[label, row.argmax()] += 1
   np.testing.assert_array_equal(artifact.data["values"], expected)
   assert artifact.data["row_names"] == ["a", "b", "c", "d"]
+
+
+def test_calibration_is_of_the_highest_probability(made):
+  evaluator, predict, logits, labels = made
+  probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  # With so many bins, each example is alone in its own.
+  alone = dataclasses.replace(evaluator, num_bins=10_000)
+  gaps = np.abs((logits.argmax(axis=1) == labels) - probs.max(axis=1))
+  assert dict(alone.run(predict, {}))["ece"] == pytest.approx(
+    gaps.mean(), rel=1e-5
+  )
+
+
+def test_reliability_bars_are_accuracies_of_bins(made):
+  evaluator, predict, logits, labels = made
+  whole = dataclasses.replace(evaluator, num_bins=1)
+  _, bars = whole.pictures(predict, {})
+  assert bars.data["values"] == pytest.approx(
+    [np.mean(logits.argmax(axis=1) == labels)]
+  )
+  assert "7 examples" in bars.data["names"][0]
+
+
+def test_calibration_can_be_left_out(made):
+  evaluator, predict, _, _ = made
+  without = dataclasses.replace(evaluator, num_bins=0)
+  assert "ece" not in dict(without.run(predict, {}))
+  assert [a.name for a in without.pictures(predict, {})] == ["confusion"]
+
+
+@pytest.fixture
+def several(fake, rng):
+  logits = rng.normal(size=(9, 4)).astype(np.float32)
+  shares = (rng.uniform(size=(9, 4)) * [1, 1, 1, 0]).astype(np.float32)
+  predict = fake.predict_with(
+    pool=lambda batch, modality, view: batch["logits"],
+    head=lambda batch, name, pooled, view: pooled,
+  )
+  evaluator = Classification(
+    batches=fake.batched({"logits": logits, "label": shares}, 4),
+    class_names=("a", "b", "c", "d"),
+  )
+  return evaluator, predict, logits, shares
+
+
+def test_several_classes_are_judged_by_average_precision(several):
+  evaluator, predict, logits, shares = several
+  got = dict(evaluator.run(predict, {}))
+  there = shares >= 0.5
+  expected = [
+    metrics.average_precision_score(there[:, i], logits[:, i]) for i in range(3)
+  ]
+  assert got["mAP"] == pytest.approx(np.mean(expected))  # Nobody has "d".
+  said = logits > 0
+  assert got["precision"] == pytest.approx((said & there).sum() / said.sum())
+  assert got["recall"] == pytest.approx((said & there).sum() / there.sum())
+  probs = 1 / (1 + np.exp(-logits))
+  losses = -shares * np.log(probs) - (1 - shares) * np.log(1 - probs)
+  assert got["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+
+  (bars,) = evaluator.pictures(predict, {})
+  assert sorted(bars.data["values"]) == pytest.approx(sorted(expected))
+  assert "d" not in bars.data["names"]

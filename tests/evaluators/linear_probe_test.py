@@ -1,6 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
+from mmjax.core import errors
 from mmjax.evaluators import linear_probe
 from mmjax.evaluators.linear_probe import LinearProbe
 
@@ -45,3 +48,14 @@ def test_separable_classes_are_found(made):
   got = dict(evaluator.run(predict, {}))
   assert got["train_top1"] == 1.0
   assert got["top1"] == pytest.approx(19 / 20)
+
+
+def test_labels_of_several_classes_are_refused(made):
+  evaluator, predict = made
+  batches = [
+    {**batch, "label": np.eye(3)[batch["label"]]}
+    for batch in evaluator.train_batches()
+  ]
+  several = dataclasses.replace(evaluator, train_batches=lambda: iter(batches))
+  with pytest.raises(errors.UserError, match="'label'.*one class per example"):
+    list(several.run(predict, {}))

@@ -18,7 +18,9 @@ def by_sorting(queries, candidates, query_keys, candidate_keys):
 
 
 def test_ranks_are_those_of_a_sorted_list(rng, monkeypatch):
-  monkeypatch.setattr(ranking, "CHUNK", 4)  # Several chunks, one ragged.
+  # Several tiles both ways, some ragged.
+  monkeypatch.setattr(ranking, "CHUNK", 4)
+  monkeypatch.setattr(ranking, "CANDIDATES", 6)
   queries, candidates = rng.normal(size=(10, 3)), rng.normal(size=(15, 3))
   keys = np.arange(15) % 10
   got = ranking.ranks(queries, candidates, np.arange(10), keys)
@@ -53,3 +55,25 @@ def test_a_query_without_right_candidate_is_an_error():
 def test_recalls_count_ranks_below_k():
   got = ranking.recalls(np.array([0, 1, 4, 5, 99]), (1, 5, 10))
   assert got == {"R@1": 0.2, "R@5": 0.6, "R@10": 0.8}
+
+
+def test_no_tile_is_larger_than_it_may_be(rng, monkeypatch):
+  monkeypatch.setattr(ranking, "CHUNK", 4)
+  monkeypatch.setattr(ranking, "CANDIDATES", 6)
+  sizes = []
+
+  class Watched(np.ndarray):
+    def __matmul__(self, other):
+      sizes.append((self.shape[0], other.shape[1]))
+      return np.asarray(self) @ np.asarray(other)
+
+  queries = rng.normal(size=(10, 3)).view(Watched)
+  ranking.ranks(queries, rng.normal(size=(15, 3)), np.arange(10), np.arange(15))
+  assert sizes
+  assert max(sizes) <= (4, 6) and max(n for _, n in sizes) <= 6
+
+
+def test_a_model_that_diverged_gets_no_credit():
+  nan = np.full((3, 2), np.nan)
+  keys = np.arange(3)
+  assert ranking.ranks(nan, nan, keys, keys).tolist() == [2, 2, 2]

@@ -93,3 +93,47 @@ def test_what_has_no_pictures_shows_none(fake, letters, modality, field, shown):
   if shown:  # The frame in the middle, of the text's best picture.
     best = artifacts[0].data["rows"][0]["results"][0]["image"]
     np.testing.assert_array_equal(best, field[0, 1])
+
+
+def test_any_text_of_a_picture_is_right(fake, letters):
+  # Pictures p (twice, two texts), q (once) and r (twice).
+  columns = {
+    "text": np.array([[5], [6], [7], [8], [9]], np.int32),
+    "image": np.arange(5 * 12, dtype=np.uint8).reshape(5, 2, 2, 3),
+    "picture": np.array(
+      [[1, 0], [0, 1], [1, 0], [0.6, 0.8], [0.6, 0.8]], np.float32
+    ),
+    "words": np.array(
+      [[0.6, 0.8], [0, 1], [-1, 0], [0.8, 0.6], [0, -1]], np.float32
+    ),
+    "id": np.array(list("pqprr"), object),
+  }
+  predict = fake.predict_with(
+    project=lambda batch, modality, view: batch[
+      {"image": "picture", "text": "words"}[modality]
+    ]
+  )
+  evaluator = Retrieval(
+    batches=fake.batched(columns, 2),
+    tokenizer=letters,
+    group="id",
+    at=(1, 2),
+    num_shown=3,
+    num_results=2,
+  )
+  got = dict(evaluator.run(predict, {}))
+  # Texts a (p), b (q), c (p), d (r), e (r). Picture p (1, 0) has the scores
+  # .6 0 -1 .8 0: its best text a comes second. q (0, 1): .8 1 0 .6 -1, first.
+  # r (.6, .8): 1 .8 -.6 .96 -.8: its best text d comes second.
+  assert got["image_to_text/R@1"] == pytest.approx(1 / 3)
+  assert got["image_to_text/R@2"] == pytest.approx(1.0)
+  # By p, q, r: a .6 .8 1, third. b 0 1 .8, first. c -1 0 -.6, third.
+  # d .8 .6 .96, first. e 0 -1 -.8, second.
+  assert got["text_to_image/R@1"] == pytest.approx(2 / 5)
+  assert got["text_to_image/R@2"] == pytest.approx(3 / 5)
+  assert got["chance_R@2"] == pytest.approx(2 / 3)
+
+  (artifact,) = evaluator.pictures(predict, {})
+  (row,) = [r for r in artifact.data["rows"] if r["query"] == "b"]
+  assert [r["score"] for r in row["results"]] == pytest.approx([1.0, 0.8])
+  np.testing.assert_array_equal(row["results"][1]["image"], columns["image"][3])

@@ -107,11 +107,16 @@ def test_few_bars_have_their_names_many_have_facts():
   }
 
 
+def test_a_table_has_a_cell_per_column():
+  content = _show("table", {"columns": ["a"], "rows": [[1], ["<b>"]]}).content
+  assert content == {"columns": ["a"], "rows": [["1"], ["<b>"]]}
+
+
 def test_an_unknown_kind_is_said():
   shown = _show("hologram", {})
   assert shown.problem == (
     "Not shown: kind 'hologram' is unknown. Known: bars, gallery, masked_text, "
-    "matrix, pairs."
+    "matrix, pairs, table."
   )
 
 
@@ -129,6 +134,8 @@ def test_an_unknown_kind_is_said():
     ("matrix", {"values": [[1]], "row_names": ["a"], "column_names": []}),
     ("bars", {"names": ["a"], "values": []}),
     ("bars", {"names": 3, "values": 4}),
+    ("table", {"columns": ["a", "b"], "rows": [["x"]]}),
+    ("table", {"columns": ["a"], "rows": []}),
   ],
 )
 def test_data_of_another_shape_is_a_sentence(kind, data):

@@ -49,6 +49,7 @@ def everything(workdir, make_png):
       "column_names": names,
     },
     "bars": {"names": [str(i) for i in range(512)], "values": [2] * 512},
+    "table": {"columns": ["said"], "rows": [["a <b>panda"]]},
   }.items():
     workdir.artifact(40, "test", kind, kind, data)
   return workdir
@@ -168,6 +169,19 @@ def test_several_runs_have_an_overview(make_workdir, write, tmp_path):
   sections = [attrs["id"] for attrs in found.all("section", "run")]
   assert sections == ["run-1", "run-2"]
   assert "mlm 4 chance 8.5" in found.text
+  assert "Side by side" not in found.text
+
+
+def test_what_several_runs_measured_stands_side_by_side(
+  make_workdir, write, tmp_path
+):
+  for name, last in (("tuned", 0.9), ("scratch", 0.75)):
+    measured = {"kind": "eval", "test/top1": 0.25}
+    rows = [measured | {"step": 10}, measured | {"step": 20, "test/top1": last}]
+    make_workdir(name).config().log(*rows)
+  found = write(tmp_path / "runs")
+  assert "Side by side test/top1" in found.text
+  assert "scratch" in found.text and "tuned 90.0%" in found.text
 
 
 def test_a_run_that_is_going_on_says_what_is_missing(
