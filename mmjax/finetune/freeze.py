@@ -1,4 +1,4 @@
-"""Which parameters are trained."""
+"""Which parameters are trained, and from which step on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,3 +34,48 @@ def trainable_mask(
       f"{names[:5]}."
     )
   return mask
+
+
+def first_steps(
+  unfreeze: Sequence[Any], trained: Sequence[str]
+) -> dict[str, int]:
+  """How many steps are done before a parameter is trained, if any.
+
+  Gradual unfreezing (Howard & Ruder 2018, arXiv:1801.06146, 3.3).
+
+  Args:
+    unfreeze: (steps, patterns); of two that match a name the first counts.
+    trained: names of the parameters that are trained at all.
+
+  Raises:
+    UserError: an entry that is no such pair, a pattern that matches nothing,
+      or nothing is left to train at the first step.
+  """
+  starts: dict[str, int] = {}
+  for entry in unfreeze:
+    steps, patterns = _entry(entry)
+    for name, hit in trees.match(
+      patterns, trained, what="trained parameters"
+    ).items():
+      if hit:
+        starts.setdefault(name, steps)
+  if starts and min(starts.get(name, 0) for name in trained) > 0:
+    raise errors.UserError(
+      f"finetune.unfreeze={tuple(unfreeze)} leaves nothing to train at the "
+      "first step: let one entry have 0 steps, or leave some names out."
+    )
+  return {name: steps for name, steps in starts.items() if steps}
+
+
+def _entry(entry: Any) -> tuple[int, tuple[str, ...]]:
+  if isinstance(entry, (tuple, list)) and len(entry) == 2:
+    steps, patterns = entry
+    if isinstance(patterns, str):
+      patterns = (patterns,)
+    named = isinstance(patterns, (tuple, list)) and len(patterns) > 0
+    if type(steps) is int and steps >= 0 and named:
+      return steps, tuple(patterns)
+  raise errors.UserError(
+    f"finetune.unfreeze has {entry!r}; expected (steps, patterns), such as "
+    "(100, ('encoders_image/.*',)): trained once 100 steps are done."
+  )

@@ -71,6 +71,7 @@ def load_partial(
   rename: Renames = (),
   new: Sequence[str] = (),
   dropped: Sequence[str] = (),
+  only: Sequence[str] = (),
   resize: Sequence[Any] = (),
   inflate: str = "",
 ) -> tuple[dict[str, Any], LoadReport]:
@@ -88,6 +89,8 @@ def load_partial(
     new: patterns of model names that stay as initialised. They are not
       loaded, even if the checkpoint has them.
     dropped: patterns of checkpoint names, before renaming, that are not used.
+    only: patterns of checkpoint names, before renaming, that alone are used;
+      none = all.
     resize: patterns of model names: tables of learned positions among them
       are resized where the checkpoint's have other grids, see
       `finetune.resize`.
@@ -107,6 +110,9 @@ def load_partial(
   is_dropped = trees.match(
     dropped, list(source), what="parameters of the checkpoint"
   )
+  if only:
+    used = trees.match(only, list(source), what="parameters of the checkpoint")
+    is_dropped = {n: is_dropped[n] or not used[n] for n in source}
   names = _renamed(rename, [n for n in source if not is_dropped[n]])
 
   missing = [n for n in target if n not in names and not is_new[n]]

@@ -8,6 +8,7 @@ import jax
 from flax import linen as nn
 
 RNG_STREAMS = ("dropout", "drop_path", "mask", "codebook")
+DROPPING = ("dropout", "drop_path")  # Streams of training alone.
 MUTABLE = ("codebook",)  # Collections that training may change.
 
 
@@ -17,6 +18,7 @@ class ModelCall:
   Each call has random streams of its own, derived from the step's key and the
   name of the call: so an objective more changes nothing for the others.
   `averaged` are the parameters that compute `by="ema"`; None = the same.
+  `keep` names collections that the calls may make, such as a decoder's cache.
   """
 
   def __init__(
@@ -27,12 +29,14 @@ class ModelCall:
     *,
     train: bool,
     averaged: Mapping[str, Any] | None = None,
+    keep: tuple[str, ...] = (),
   ):
     self._model = model
     self._variables = dict(variables)
     self._rng = rng
     self._train = train
     self._averaged = averaged
+    self._keep = keep
 
   def __call__(
     self,
@@ -49,10 +53,11 @@ class ModelCall:
         self._rng, zlib.crc32(f"{stream}/{key}".encode())
       )
       for stream in RNG_STREAMS
+      if self._train or stream not in DROPPING
     }
     mutable = [
       name for name in MUTABLE if self._train and name in self._variables
-    ]
+    ] + list(self._keep)
     out = self._model.apply(
       self._variables,
       *args,

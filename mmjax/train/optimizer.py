@@ -1,15 +1,20 @@
 """The optimizer: clip, AdamW, decay mask, learning rate per pattern."""
 
 import dataclasses
+import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mmjax.core import errors, trees
 from mmjax.objectives import weighting
 from mmjax.train import schedules
+
+Factor = float | tuple[float, ...]
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,9 +58,22 @@ def learning_rate(
 
 
 def make_optimizer(
-  settings: OptimizerSettings, num_steps: int, names: list[str]
+  settings: OptimizerSettings,
+  num_steps: int,
+  names: list[str],
+  *,
+  factors: Mapping[str, Factor] = NOTHING,
+  starts: Mapping[str, int] = NOTHING,
 ) -> optax.GradientTransformation:
   """The optax chain for the trained parameters called `names`.
+
+  Args:
+    settings: see there.
+    num_steps: of the run.
+    names: of the parameters.
+    factors: on the learning rate, by name, besides those of the settings; a
+      tuple has one for each of the stacked layers.
+    starts: by name, how many steps are done before a parameter is trained.
 
   Raises:
     UserError: a pattern of `lr_factors` matches none of them.
@@ -74,10 +92,12 @@ def make_optimizer(
     optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
     optax.add_decayed_weights(settings.weight_decay, mask=decays),
   ]
-  if settings.lr_factors:
-    chain.append(_scale_by_name(_factors(dict(settings.lr_factors), names)))
+  for table in (_factors(dict(settings.lr_factors), names), factors):
+    if table:
+      chain.append(_scale_by_name(table))
   chain.append(optax.scale_by_learning_rate(learning_rate(settings, num_steps)))
-  return optax.chain(*chain)
+  made = optax.chain(*chain)
+  return _from_steps(made, starts) if starts else made
 
 
 def _clip(norm: float, names: list[str]) -> optax.GradientTransformation:
@@ -110,13 +130,59 @@ def _factors(
 
 
 def _scale_by_name(
-  factors: Mapping[str, float],
+  factors: Mapping[str, Factor],
 ) -> optax.GradientTransformation:
+  def scale(name, update):
+    factor = factors.get(name, 1.0)
+    if isinstance(factor, tuple):  # Layers come first: (l, 1, 1, ...).
+      by_layer = jnp.asarray(factor, update.dtype)
+      return update * jnp.expand_dims(by_layer, tuple(range(1, update.ndim)))
+    return update * factor if factor != 1.0 else update
+
   def update(updates, params=None):
     del params
-    return trees.map_names(lambda n, u: u * factors.get(n, 1.0), updates)
+    return trees.map_names(scale, updates)
 
   return optax.stateless(update)
+
+
+class FromSteps(NamedTuple):
+  """State of an optimizer whose parameters join one after the other."""
+
+  count: Any  # int32 scalar: updates made.
+  inner: Any  # Of the optimizer itself.
+
+
+def _from_steps(
+  inner: optax.GradientTransformation, starts: Mapping[str, int]
+) -> optax.GradientTransformation:
+  """Parameters that have not joined have no gradient, update or decay.
+
+  Decided within the step, which is compiled once. Their moments stay zero and
+  the norm that is clipped leaves them out.
+  """
+
+  def joined(count, updates):
+    return trees.map_names(
+      lambda n, u: (
+        jnp.where(count >= starts[n], u, jnp.zeros_like(u))
+        if n in starts
+        else u
+      ),
+      updates,
+    )
+
+  def init(params):
+    return FromSteps(jnp.zeros((), jnp.int32), inner.init(params))
+
+  def update(updates, state, params=None):
+    updates, new = inner.update(
+      joined(state.count, updates), state.inner, params
+    )
+    updates = joined(state.count, updates)  # Decay has no gradient.
+    return updates, FromSteps(optax.safe_increment(state.count), new)
+
+  return optax.GradientTransformation(init, update)
 
 
 def update_ema(ema: Any, params: Any, decay: float) -> Any:

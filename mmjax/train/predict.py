@@ -45,14 +45,17 @@ class Predictor:
     fn: Callable[[Apply, Batch], Any],
     batch: Mapping[str, np.ndarray],
   ) -> Any:
-    """Returns `fn(apply, batch)` as numpy; `params` are all variables."""
+    """Returns `fn(apply, batch)` as numpy; `params` are all variables.
+
+    Of several processes, each calls it with the same whole batch.
+    """
     if fn not in self._compiled:
       self._compiled[fn] = jax.jit(
         lambda variables, batch: self._run(fn, variables, batch),
         out_shardings=partition.replicated(self._mesh),
       )
     sent = {k: v for k, v in batch.items() if k in self._fields}
-    placed = partition.put_batch(sent, self._mesh)
+    placed = partition.put_global_batch(sent, self._mesh)
     with placement(self._mesh, self._rules):
       out = self._compiled[fn](params, placed)
     return jax.tree.map(np.asarray, out)

@@ -165,3 +165,24 @@ def test_empty_collections_load_nothing():
 
   assert merged == {}
   assert str(report) == "loaded 0 of 0 parameters"
+
+
+def test_of_one_tower_only_that_is_used():
+  source = _tree(["encoders_image/k", "encoders_text/k", "heads/k"], 5)
+
+  merged, report = surgery.load_partial(
+    _tree(["encoders_image/k"], 0), source, only=("encoders_image/.*",)
+  )
+
+  assert _values(merged) == {"encoders_image/k": 5}
+  assert report.dropped == ("encoders_text/k", "heads/k")
+  assert "encoders_text of the checkpoint: 1 dropped" in str(report)
+
+
+def test_an_unknown_tower_is_refused_with_the_nearest():
+  with pytest.raises(errors.UserError, match="Did you mean 'encoders_image/k'"):
+    surgery.load_partial(
+      _tree(["encoders_image/k"], 0),
+      _tree(["encoders_image/k"], 5),
+      only=("encoder_image/k",),
+    )

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import jax
@@ -165,3 +166,65 @@ def test_wrong_settings_are_refused(wrong):
 
   with pytest.raises(errors.UserError, match=name):
     OptimizerSettings(**wrong)
+
+
+def run_with(params, gradients, settings, **kwargs):
+  """The parameters after each update."""
+  made = optimizer.make_optimizer(settings, STEPS, NAMES, **kwargs)
+  params = trees.unflatten(params)
+  state = made.init(params)
+  traced, history = [], []
+
+  @jax.jit
+  def update(*args):
+    traced.append(args)
+    return made.update(*args)
+
+  for grads in gradients:
+    updates, state = update(trees.unflatten(grads), state, params)
+    params = optax.apply_updates(params, updates)
+    history.append(trees.flatten(params))
+  assert len(traced) == 1  # Not compiled again.
+  return history
+
+
+def test_given_factors_scale_whole_arrays_and_stacked_layers(rng):
+  params, gradients = tree(rng), [tree(rng) for _ in range(STEPS)]
+  settings = constant(lr_factors=(("tower/bias", 2.0),))
+  factors = {"tower/kernel": (0.25, 0.5, 1.0), "tower/bias": 0.5}
+
+  got = run_with(params, gradients, settings, factors=factors)[-1]
+
+  by_row = {
+    "tower/kernel": np.array([[0.25], [0.5], [1.0]]),
+    "tower/bias": 2.0 * 0.5,
+  }
+  assert_close(got, by_hand(params, gradients, settings, lambda _: 0.1, by_row))
+
+
+def test_a_parameter_joins_after_exactly_its_number_of_steps(rng):
+  params, gradients = tree(rng), [tree(rng) for _ in range(STEPS)]
+  starts = {"tower/kernel": 2, "norm/scale": 4}
+
+  history = run_with(params, gradients, constant(), starts=starts)
+
+  for name in NAMES:
+    start = starts.get(name, 0)
+    values = [params[name], *(after[name] for after in history)]
+    for step, (before, after) in enumerate(itertools.pairwise(values)):
+      # Weight decay neither: the same bits.
+      assert np.array_equal(before, after) == (step < start), (name, step)
+
+
+def test_before_it_joins_a_parameter_counts_as_one_without_gradient(rng):
+  params, gradients = tree(rng), [tree(rng, 3.0) for _ in range(STEPS)]
+  start, settings = 3, constant(clip_norm=1.0)
+  zeroed = [
+    g if step >= start else g | {"norm/scale": np.zeros(3, np.float32)}
+    for step, g in enumerate(gradients)
+  ]
+
+  got = run_with(params, gradients, settings, starts={"norm/scale": start})[-1]
+
+  # norm/scale has no decay, so by hand a gradient of zero is no update.
+  assert_close(got, by_hand(params, zeroed, settings, lambda _: 0.1))
