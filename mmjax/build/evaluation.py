@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections as mlc
 
 from mmjax.build import evaluators as evaluators_lib
@@ -32,6 +33,7 @@ class Evaluation:
       experiment.parts.objectives,
       experiment.parts.info,
       experiment.batch_size,
+      experiment,
     )
 
   def due(self, step: int, last: bool) -> list[str]:
@@ -55,6 +57,7 @@ class Evaluation:
     """Runs evaluators; returns and writes `{"evaluator/metric": value}`."""
     results: dict[str, float] = {}
     folder = self._folder(step)
+    writes = jax.process_index() == 0  # All processes have the same results.
     for name in names if names is not None else self._evaluators:
       evaluator = self._evaluators[name]
       for metric, value in evaluator.run(self._predict, variables):
@@ -62,15 +65,21 @@ class Evaluation:
       if bad := num_bad(evaluator):
         results[f"{name}/bad_examples"] = float(bad)
       if pictures and hasattr(evaluator, "pictures"):
-        folder.mkdir(parents=True, exist_ok=True)
         for artifact in evaluator.pictures(self._predict, variables):
-          artifacts.write(artifact, folder, name)
+          if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            artifacts.write(artifact, folder, name)
+    if writes:
+      self._write(results, step)
+    return results
+
+  def _write(self, results: Mapping[str, float], step: int) -> None:
+    folder = self._folder(step)
     folder.mkdir(parents=True, exist_ok=True)
     known = self.read_results(step) | results
     temporary = folder / "metrics.tmp"
     temporary.write_text(json.dumps(known, indent=2, sort_keys=True))
     temporary.replace(folder / "metrics.json")
-    return results
 
   def read_results(self, step: int) -> dict[str, float]:
     """What was written for a step; nothing if it was not evaluated."""

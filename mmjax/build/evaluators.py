@@ -7,9 +7,12 @@ from typing import Any
 import ml_collections as mlc
 import numpy as np
 
+from mmjax.build import evaluator_fields
+from mmjax.build import experiment as experiment_lib
+from mmjax.build.generation import GenerationSettings, Generator
 from mmjax.build.pipelines import class_facts, make_pipeline
-from mmjax.build.plug_in import plug_in
-from mmjax.core import errors
+from mmjax.build.plug_in import plain, plug_in
+from mmjax.core import errors, registry
 from mmjax.core.interfaces import ModelInfo
 from mmjax.data import loader, pipeline
 from mmjax.evaluators import EVALUATORS
@@ -21,15 +24,23 @@ def make_evaluators(
   objectives: Objectives,
   info: ModelInfo,
   batch_size: int,
+  experiment: experiment_lib.Experiment | None = None,
 ) -> dict[str, Any]:
-  """The evaluators by name; each opens its data only when it runs."""
+  """The evaluators by name; each opens its data only when it runs.
+
+  `experiment` is for those that take `generate`: texts that its model says.
+  """
   return {
-    name: _make_evaluator(config, name, section, objectives, info, batch_size)
+    name: _make_evaluator(
+      config, name, section, objectives, info, batch_size, experiment
+    )
     for name, section in config.evaluators.items()
   }
 
 
-def _make_evaluator(config, name, section, objectives, info, batch_size):
+def _make_evaluator(
+  config, name, section, objectives, info, batch_size, experiment
+):
   if section.task and section.task not in config.tasks:
     raise errors.unknown(
       f"task of evaluators.{name}", section.task, config.tasks
@@ -51,6 +62,11 @@ def _make_evaluator(config, name, section, objectives, info, batch_size):
     },
   }
   skip = ["every_steps", "data", "task"]
+  factory = registry.lookup("evaluator", section.name, EVALUATORS)
+  if "generate" in (registry.field_names(factory) or ()):
+    skip.append("generation")
+    if experiment is not None:
+      facts["generate"] = _make_generator(name, section, experiment)
   for key, value in section.items():
     # `gallery_data` becomes the argument `gallery_batches`.
     if key.endswith("_data"):
@@ -58,9 +74,23 @@ def _make_evaluator(config, name, section, objectives, info, batch_size):
       facts[f"{key.removesuffix('_data')}_batches"] = Passes(
         make_pipeline(config, task, value), batch_size
       )
-  return plug_in(
+  evaluator_fields.check_facts(name, section, facts, main)
+  made = plug_in(
     "evaluator", f"evaluators.{name}", section, EVALUATORS, facts, tuple(skip)
   )
+  evaluator_fields.check_fields(name, section, made, info)
+  return made
+
+
+def _make_generator(name, section, experiment):
+  """What says texts as the evaluator's `generation` asks for."""
+  fields = {
+    key: tuple(value) if isinstance(value, list) else value
+    for key, value in plain(section.generation).items()
+  }
+  path = f"evaluators.{name}.generation"
+  settings = registry.construct(path, GenerationSettings, fields)
+  return Generator(experiment, settings, task=section.task)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,17 +12,15 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from mmjax.build import finetuning
 from mmjax.build import parts as parts_lib
 from mmjax.build import settings as settings_lib
-from mmjax.build import teacher
 from mmjax.core import errors, trees
-from mmjax.finetune import freeze
 from mmjax.sharding import mesh as mesh_lib
 from mmjax.sharding import partition, rules
 from mmjax.train import (
   flops,
   grad_cache,
-  optimizer,
   predict,
   state,
   step,
@@ -173,20 +171,14 @@ def prepare(
     functools.partial(init_variables, parts=parts, batch_size=train.batch_size),
     jax.random.key(0),
   )
-  names = list(trees.flatten(nn.meta.unbox(boxed["params"])))
-  finetune = settings_lib.settings(config, "finetune")
-  trainable = freeze.trainable_mask(
-    nn.meta.unbox(boxed["params"]), finetune.trainable, finetune.frozen
-  )
-  trainable = {
-    n: t and not n.startswith(teacher.PREFIX) for n, t in trainable.items()
-  }
+  params = nn.meta.unbox(boxed["params"])
+  trainable = finetuning.trainable_mask(config, params)
   _check_frozen(parts, trainable)
-  trained = [n for n in names if trainable[n]]
+  trained = [n for n, is_trained in trainable.items() if is_trained]
   trees.match(parts.weighting.shared, trained, what="trained parameters")
   opt_settings = settings_lib.settings(config, "optimizer")
   _check_average(parts, opt_settings.ema_decay)
-  opt = optimizer.make_optimizer(opt_settings, train.num_steps, trained)
+  opt = finetuning.make_optimizer(config, params, trainable)
 
   abstract = jax.eval_shape(
     lambda v, rng: state.create(

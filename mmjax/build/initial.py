@@ -10,13 +10,13 @@ import jax
 import ml_collections as mlc
 from flax import linen as nn
 
-from mmjax.build import checkpoints, teacher, tokenizer_ids
+from mmjax.build import checkpoints, lora_files, teacher, tokenizer_ids
 from mmjax.build import experiment as experiment_lib
 from mmjax.build import settings as settings_lib
 from mmjax.core import config as config_lib
 from mmjax.core import errors, trees
 from mmjax.data import loader
-from mmjax.finetune import surgery
+from mmjax.finetune import lora, surgery
 from mmjax.train import checkpoint
 from mmjax.train import state as state_lib
 
@@ -50,6 +50,9 @@ def initial_state(
   settings = settings_lib.settings(config, "init")
   if settings.from_checkpoint:
     variables, report = load(variables, experiment, settings)
+  if settings.lora:
+    variables, said = lora_files.load(config, variables)
+    report = f"{report}\n{said}"
   if teacher.PART in variables["params"]:
     variables, said = load_teacher(variables, experiment, config.model.teacher)
     report = f"{report}\n{said}"
@@ -86,15 +89,17 @@ def load(
     rename=settings.rename,
     new=settings.new,
     dropped=settings.dropped,
+    only=settings.only,
     resize=settings.resize,
     inflate=settings.inflate,
   )
   fresh = dict(variables["params"])
   taught = {k: fresh.pop(k) for k in (teacher.PART,) if k in fresh}
   params.pop(teacher.PART, None)  # It has a checkpoint of its own.
+  fresh, adapters = _apart(fresh, params)
   merged, report = surgery.load_partial(fresh, params, **rules)
   tokenizer_ids.check_start(experiment, meta, report.loaded)
-  loaded = {"params": merged | taught}
+  loaded = {"params": trees.merge(merged, adapters, taught)}
   loaded_parts = {n.split("/")[0] for n in report.loaded}
   for name, tree in variables.items():
     if name != "params":
@@ -104,7 +109,39 @@ def load(
   placed = jax.tree.map(
     lambda x, like: jax.device_put(x, like.sharding), loaded, dict(variables)
   )
-  return placed, f"{report} (from {folder})"
+  return placed, "\n".join(
+    [
+      f"{report} (from {folder})",
+      *_new_and_frozen(report, experiment, adapters),
+    ]
+  )
+
+
+def _apart(fresh, source):
+  """Takes out adapters that a base lacks: they start as they are."""
+  has = any(map(lora.is_adapter, trees.flatten(source)))
+  names = trees.flatten(fresh)
+  if has and not any(map(lora.is_adapter, names)):
+    raise errors.UserError(
+      "The checkpoint to start from has adapters (config.finetune.lora), this "
+      "model has none. Merge them first: `mmjax weights merge --workdir=W "
+      "--out=W2`."
+    )
+  return trees.split(
+    fresh, {name: has or not lora.is_adapter(name) for name in names}
+  )
+
+
+def _new_and_frozen(report, experiment, adapters):
+  """What the user should know: some of what is new will stay as it is."""
+  if count := len(trees.flatten(adapters)):
+    yield f"{count} parameters of adapters are new"
+  stuck = [n for n in report.new if not experiment.trainable[n]]
+  if stuck:
+    yield (
+      f"{len(stuck)} parameters are new and frozen, e.g. {stuck[0]!r}: add "
+      "them to finetune.trainable to train them"
+    )
 
 
 def load_teacher(
@@ -172,9 +209,11 @@ def _check_text_tokenizer(meta, experiment, folder, settings):
   ours = text_tokenizer_id(experiment)
   theirs = meta.get("text_tokenizer")
   table = "encoders_text/stem/tokens/table"
-  unused = any(
-    trees.compile_pattern(p).fullmatch(table)
-    for p in (*settings.dropped, *settings.new)
+  hits = lambda patterns: any(  # noqa: E731
+    trees.compile_pattern(p).fullmatch(table) for p in patterns
+  )
+  unused = hits((*settings.dropped, *settings.new)) or (
+    settings.only and not hits(settings.only)
   )
   if ours and theirs and ours != theirs and not unused:
     raise errors.UserError(

@@ -8,6 +8,7 @@ import ml_collections as mlc
 from flax import linen as nn
 
 from mmjax import models
+from mmjax.build import finetuning
 from mmjax.build import pipelines as pipelines_lib
 from mmjax.build import settings as settings_lib
 from mmjax.build import teacher as teacher_lib
@@ -47,7 +48,7 @@ def assemble(
   """`make_model` from what the data say, see `pipelines.common_facts`.
 
   Args:
-    config: the group `model` is read.
+    config: the groups `model` and `finetune` are read.
     facts: what the data say.
     objectives: by name.
     teacher: resolved config of the teacher's run, if there is one.
@@ -102,6 +103,7 @@ def assemble(
     decoders,
     teacher=teaching,
     tokenizers=tokenizers or None,
+    interceptor=finetuning.adapter(config),
   )
   return model, info
 

@@ -11,7 +11,7 @@ from mmjax.build.model import make_model
 from mmjax.build.pipelines import class_facts, make_pipelines
 from mmjax.build.plug_in import plug_in
 from mmjax.core import errors, piecewise
-from mmjax.core.batch import MODALITIES, FieldSpec
+from mmjax.core.batch import MODALITIES, SEVERAL, FieldSpec
 from mmjax.core.interfaces import ModelInfo, Objective
 from mmjax.data import mixture, pipeline
 from mmjax.models.multimodal import MultimodalModel
@@ -137,6 +137,7 @@ def check_modalities(
           f"{sorted(model.encoders)}."
         )
   given = {name for source in pipelines.values() for name in source.specs}
+  given |= {one for several, one in SEVERAL.items() if several in given}
   for name in model.encoders:
     if name in MODALITIES and name not in given:
       raise errors.UserError(

@@ -112,6 +112,8 @@ def model_facts(
     )
   if "image" in main.specs and len(main.specs["image"].shape) == 3:
     facts["image_size"] = main.specs["image"].shape[0]
+  if "images" in main.specs:
+    facts["image_size"] = main.specs["images"].shape[1]
   for transform in main.transforms:
     if hasattr(transform, "facts"):
       facts.update(transform.facts())

@@ -13,12 +13,15 @@ from mmjax.core import errors, registry
 from mmjax.data import mixture, pipeline, sections, tokenizer
 from mmjax.data.transforms import (
   audio,
+  conversation,
   image,
   label,
   patches,
   text,
   video,
 )
+from mmjax.finetune.lora import Lora
+from mmjax.generate.settings import GenerationSettings
 from mmjax.models.layers.log_mel import LogMelOptions
 from mmjax.models.layers.options import StackOptions
 from mmjax.models.layers.spec_augment import SpecAugmentOptions
@@ -88,19 +91,31 @@ class InitSettings:
   rename: tuple[tuple[str, str], ...] = ()  # (pattern, name in the model).
   new: tuple[str, ...] = ()  # Patterns of parameters that start fresh.
   dropped: tuple[str, ...] = ()  # Patterns of the checkpoint's, not used.
+  # Patterns of the checkpoint's that alone are used; empty = all.
+  only: tuple[str, ...] = ()
   # Patterns of position tables of other sizes, see `finetune.resize`; for
   # grids that are not square (pattern, "8x4", "16x4").
   resize: tuple[Any, ...] = ()
   # How a picture's encoder becomes a clip's, see `finetune.inflate.KINDS`.
   inflate: str = ""
+  # File of `mmjax weights lora`, put on top; merged into the kernels if the
+  # model has no adapters.
+  lora: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
-  """Which parameters are trained: `trainable` without `frozen`."""
+  """Which parameters are trained, and how: `trainable` without `frozen`."""
 
   trainable: tuple[str, ...] = (".*",)
   frozen: tuple[str, ...] = ()
+  # Adapters, see `finetune.lora.Lora`: these are trained then, and what
+  # `trainable` names, unless that is everything.
+  lora: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # Factor on the learning rate from one layer to the one before; 1 = off.
+  layer_decay: float = 1.0
+  # (steps, patterns): trained once so many steps are done.
+  unfreeze: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,7 +238,12 @@ def resolve(config: mlc.ConfigDict) -> mlc.ConfigDict:
       # `data` changes what `task` trains on; without a task, `config.data`.
       _fill_keys(evaluator, every_steps=0, task="", data={})
       _fill("evaluator", evaluator, evaluators.EVALUATORS)
+      if _takes(evaluator, "generate"):
+        _fill_keys(evaluator, generation={})
+        _fill_fields(evaluator.generation, GenerationSettings)
     _fill_data(resolved.data)
+    if resolved.finetune.lora:
+      _fill_fields(resolved.finetune.lora, Lora)
   resolved.lock()
   for group in GROUPS:
     settings(resolved, group)
@@ -252,6 +272,18 @@ def _fill_data(data: mlc.ConfigDict) -> None:
       _fill_fields(data.text.mask, text.MaskText, without=("max_tokens",))
   if data.answer:
     _fill_fields(data.answer, text.TextTransform, without=("output",))
+  if data.conversation:
+    _fill_fields(data.conversation, conversation.ConversationTransform)
+    _fill_keys(
+      data.conversation,
+      pack=False,
+      reply=False,
+      tokenizer=tokenizer.STARTER,
+      image={},
+    )
+    _fill_fields(
+      data.conversation.image, image.ImageTransform, without=("field",)
+    )
   if data.video:
     _fill_fields(data.video, video.VideoTransform)
     _fill_keys(data.video, mask={})
@@ -280,6 +312,12 @@ def _fill(kind: str, section: mlc.ConfigDict, table: Mapping[str, Any]) -> None:
     )
   factory = registry.lookup(kind, section.name, table)
   _fill_fields(section, factory, without=("name",))
+
+
+def _takes(section: mlc.ConfigDict, name: str) -> bool:
+  """Whether an evaluator is made with a fact of this name."""
+  factory = registry.lookup("evaluator", section.name, evaluators.EVALUATORS)
+  return name in (registry.field_names(factory) or ())
 
 
 def _fill_fields(

@@ -13,6 +13,7 @@ BATCH_SIZE = 8  # One example for each of 8 devices.
 VOCAB_SIZE, MAX_TOKENS = 48, 12
 IMAGE_SIZE, PATCH_SIZE = 16, 4  # Pixels.
 NUM_FRAMES = 4
+NUM_IMAGES = 2  # Of an example with several.
 SAMPLE_RATE, NUM_SAMPLES = 1000, 320  # Hz, samples: 32 frames of 10 ms.
 NUM_MELS, AUDIO_PATCH = 8, (4, 4)
 NUM_CLASSES = 5
@@ -40,11 +41,13 @@ SHAPES = dict(
   audio=(NUM_SAMPLES,),
   text=(MAX_TOKENS,),
 )
+SHAPES["images"] = (NUM_IMAGES, *SHAPES["image"])
 NUM_HIDDEN = 3
 # Tokens of each modality, to hide some of.
 TOKENS = {
   name: math.prod(FACTS[f"{name}_grid"]) for name in ("image", "video", "audio")
 } | {"text": MAX_TOKENS}
+TOKENS["images"] = NUM_IMAGES * TOKENS["image"]
 TOKENIZER = dict(
   patch_size=PATCH_SIZE,
   num_codes=16,
@@ -55,6 +58,9 @@ TOKENIZER = dict(
 )
 # What objectives of the library need of the model beside `config`.
 NEEDS: dict[str, dict[str, Any]] = dict(
+  conversation=dict(
+    decoders=dict(text=dict(name="text", size=SIZE, context="inline"))
+  ),
   tokenizer_distillation=dict(visual_tokenizer=dict(TOKENIZER, name="vq_kd")),
 )
 LEAST_REAL = 6  # Tokens of the shortest text, more than are hidden.
@@ -142,6 +148,7 @@ def _companions(name, rng):
     fields["text_hidden_mask"] = np.arange(NUM_HIDDEN) < rng.integers(
       1, NUM_HIDDEN + 1, (BATCH_SIZE, 1)
     )
+    fields |= _conversations(shape)
   elif name == "audio":
     lengths = rng.integers(NUM_SAMPLES // 2, NUM_SAMPLES + 1, BATCH_SIZE)
     real = np.arange(NUM_SAMPLES) < lengths[:, None]
@@ -152,7 +159,29 @@ def _companions(name, rng):
   else:
     fields[name] = rng.integers(0, 256, shape, dtype=np.uint8)
     fields[f"{name}_second"] = rng.integers(0, 256, shape, dtype=np.uint8)
+    if name == "images":
+      here = np.arange(BATCH_SIZE)[:, None] % 3 + np.arange(NUM_IMAGES)
+      fields["images_mask"] = here < NUM_IMAGES
   return fields
+
+
+def _conversations(shape):
+  """Two conversations a row, each with two tokens of a picture."""
+  index = np.arange(MAX_TOKENS)
+  second, position = np.divmod(index, MAX_TOKENS // 2)
+  places = second * TOKENS["image"] + 7 * position
+  columns = dict(
+    text_segments=1 + second,
+    text_positions=position,
+    text_answer=position > 2,
+    text_places=np.where((position == 1) | (position == 2), places, -1),
+  )
+  return {
+    name: np.broadcast_to(
+      values.astype(bool if name == "text_answer" else np.int32), shape
+    ).copy()
+    for name, values in columns.items()
+  }
 
 
 def _draw(name, spec, rng):
@@ -188,7 +217,10 @@ def junk(
       present = values[f"{modality}_present"]
       counts = counts & present.reshape(-1, *[1] * (value.ndim - 1))
     if f"{name}_mask" in values:
-      counts = counts & values[f"{name}_mask"]
+      mask = values[f"{name}_mask"]
+      counts = counts & mask.reshape(
+        *mask.shape, *[1] * (value.ndim - mask.ndim)
+      )
     elif name == "text_masked":
       counts = counts & values["text_mask"]
     # Rows of other examples: legal values, whatever the field is.

@@ -42,7 +42,14 @@ def read_config(workdir: str) -> mlc.ConfigDict:
     )
   saved = config_lib.from_plain(json.loads(path.read_text("utf-8")))
   config_lib.search(saved.get("search_path", ""))  # Its plug-ins.
-  return settings_lib.resolve(saved)
+  resolved = settings_lib.resolve(saved)
+  if resolved.finetune.lora:
+    raise errors.UserError(
+      f"config.model.teacher={workdir!r} has adapters (finetune.lora), which a "
+      "teacher has not. Merge them first: `mmjax weights merge "
+      "--workdir=W --out=W2`."
+    )
+  return resolved
 
 
 def readable(

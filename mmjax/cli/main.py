@@ -16,12 +16,18 @@ from mmjax.core import errors
 VERBS = {
   "train": ("train", "train any stage; resumes by itself"),
   "evaluate": ("evaluate", "run the evaluators on a checkpoint"),
+  "generate": ("generate", "say a text about a picture, clip, sound, text"),
   "inspect": ("inspection", "parameters, batches, shardings, FLOPs"),
   "report": ("report", "write the HTML page of a run"),
   "check objective": ("check_objective", "try an objective, yours or ours"),
   "data check": ("data_check", "show what is in a data set, and what broke"),
+  "data prepare": ("data_prepare", "write a data set as shards, fast to read"),
   "data tokens": ("data_tokens", "write the codes of a data set, once"),
   "tokenizer train": ("tokenizer_train", "train a text tokenizer"),
+  "weights lora": ("weights_lora", "save what a LoRA run learned, alone"),
+  "weights merge": ("weights_merge", "add a LoRA run's adapters to kernels"),
+  "weights average": ("weights_average", "average checkpoints of one model"),
+  "weights start": ("weights_start", "what a config starts from, as step 0"),
 }
 
 

@@ -78,9 +78,8 @@ def test_unknown_verb_names_the_nearest(refused):
 
 
 def test_half_a_verb_names_what_may_follow(refused):
-  assert "'mmjax data' needs one of ['check', 'tokens'] after it" in refused(
-    "data"
-  )
+  message = "'mmjax data' needs one of ['check', 'prepare', 'tokens'] after it"
+  assert message in refused("data")
 
 
 def test_users_error_is_one_message_and_status_2(monkeypatch, mmjax):

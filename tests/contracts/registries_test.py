@@ -21,7 +21,13 @@ SHELVES = {
     "ring",
     "weighting",
   },
-  "mmjax.evaluators.EVALUATORS": {"artifacts", "ranking", "samples"},
+  "mmjax.evaluators.EVALUATORS": {
+    "artifacts",
+    "features",
+    "ranking",
+    "samples",
+    "texts",
+  },
   "mmjax.models.encoders.ENCODERS": {"encoder"},
   "mmjax.models.fusion.FUSIONS": {"inputs", "restore", "stream"},
 }
