@@ -1,0 +1,98 @@
+r"""Answers questions about pictures of one shape, from the pretrained towers.
+
+mmjax train --config=configs/finetune/vqa.py --workdir=runs/vqa
+
+`:scratch` starts from nothing, at equal steps; `:generate` says the answer
+with a decoder instead of picking it from the list of 13. Needs
+`make quickstart`, and `pip install 'mmjax[examples]'` for the data.
+"""
+
+from pathlib import Path
+
+import ml_collections as mlc
+
+ROOT = Path(__file__).resolve().parents[2]
+ARGS = ("", "scratch", "generate")
+SMALL = dict(embed_dim=128, num_layers=2, num_heads=2, mlp_dim=512)
+
+
+def get_config(arg: str = "") -> mlc.ConfigDict:
+  """`arg` is "", "scratch" or "generate"."""
+  if arg not in ARGS:
+    raise ValueError(f"{arg!r} is none of {ARGS}.")
+  generate = arg == "generate"
+  c = mlc.ConfigDict()
+  c.stage = f"question answering{arg and ', '}{arg}"
+  c.data = dict(
+    source="easy_vqa",
+    split="train",
+    image=dict(size=48, crop_scale=(1.0, 1.0)),
+    text=dict(tokenizer="starter", max_tokens=24, field="question"),
+    label=None if generate else dict(field="answer"),
+    answer=dict(field="answer", max_tokens=6) if generate else None,
+  )
+  c.model = dict(
+    # The towers of quickstart/pretrain.py.
+    encoders=dict(
+      image=dict(
+        name="vit",
+        patch_size=8,
+        pool="mean",
+        hidden="drop",
+        pixel_mean=(0.82, 0.77, 0.71),
+        pixel_std=(0.28, 0.28, 0.35),
+        size=dict(embed_dim=192, num_layers=4, num_heads=3, mlp_dim=768),
+      ),
+      text=dict(name="text", pool="mean", size=SMALL),
+    ),
+    # Yes or no is a product of question and picture: attention alone stays
+    # for long at what the question says by itself.
+    fusion=dict(name="film", size=SMALL),
+  )
+  new = ("fusion/.*", "heads_answer/.*")
+  if generate:
+    c.model.decoders = dict(
+      answer=dict(name="text", size=dict(SMALL, num_layers=1))
+    )
+    new = (*new, "decoders_answer/.*")
+  c.tasks = dict(
+    main=dict(objectives=dict(answer=dict(name="vqa", generate=generate)))
+  )
+  if arg != "scratch":
+    c.init = dict(
+      from_checkpoint=str(ROOT / "runs/quickstart/pretrain"),
+      new=new,
+      dropped=("(?!encoders_).*",),
+      resize=("encoders_image/.*",),  # Of 64 pixels.
+    )
+  # Small batches: what counts here is the number of steps.
+  c.train = dict(num_steps=4000, batch_size=32)
+  c.optimizer = dict(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05)
+  c.checkpoint = dict(every_steps=500)
+  c.log = dict(every_steps=50)
+  asked = dict(modality="text", given=("image",), head="answer")
+  c.evaluators = dict(
+    test=dict(name="classification", data=dict(split="test"), **asked),
+    answers=dict(
+      name="vqa", by="question_type", data=dict(split="test"), num_shown=16
+    ),
+    # Cheap enough to follow the training.
+    test_fifth=dict(
+      name="classification",
+      every_steps=200,
+      data=dict(split="test[:20%]"),
+      **asked,
+    ),
+  )
+  if generate:
+    c.evaluators = dict(
+      loss=dict(name="loss", data=dict(split="test")),
+      answers=dict(
+        name="vqa_generated",
+        by="question_type",
+        data=dict(split="test"),
+        generation=dict(max_tokens=6),
+        num_shown=16,
+      ),
+    )
+  return c
