@@ -117,7 +117,8 @@ class Coder:
     others = {
       name: None
       for name, section in data.items()
-      if isinstance(section, mlc.ConfigDict) and name != self.modality
+      if isinstance(section, mlc.ConfigDict)
+      and name not in (self.modality, "columns")
     }
     optional = tuple(m for m in data.optional if m == self.modality)
     return {**others, "split": split, "optional": optional, "extra": ()}
