@@ -12,7 +12,7 @@ from mmjax.cli import main
 pytestmark = pytest.mark.slow
 CONFIG = Path(__file__).resolve().parents[2] / "configs/finetune/vqa.py"
 COLORS = ("red", "blue", "teal")
-QUESTIONS = 11  # To test on: two batches of 4 and a ragged one.
+QUESTIONS = 11  # To test on: a batch of 8 and a ragged one.
 TOWER = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=32)
 PARTS = ("encoders.image", "encoders.text", "fusion")
 SMALL = [
@@ -22,7 +22,7 @@ SMALL = [
     for name, value in TOWER.items()
   ),
   "--config.model.precision=float32",
-  "--config.train.batch_size=4",
+  "--config.train.batch_size=8",
   "--config.train.num_steps=4",
   "--config.checkpoint.every_steps=2",
   "--config.evaluators.test_fifth.every_steps=0",
