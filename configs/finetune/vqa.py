@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
   c.data = dict(
     source="easy_vqa",
     split="train",
-    image=dict(size=48, crop_scale=(1.0, 1.0)),
+    image=dict(size=64, crop_scale=(1.0, 1.0)),
     text=dict(tokenizer="starter", max_tokens=24, field="question"),
     label=None if generate else dict(field="answer"),
     answer=dict(field="answer", max_tokens=6) if generate else None,
@@ -55,24 +55,38 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       answer=dict(name="text", size=dict(SMALL, num_layers=1))
     )
     new = (*new, "decoders_answer/.*")
+  # What shapes and colours are called is best learned by being asked: yes or
+  # no says little. So these questions come first, then all.
+  asked = dict(name="vqa", generate=generate)
+  c.mixture = "sample"
   c.tasks = dict(
-    main=dict(objectives=dict(answer=dict(name="vqa", generate=generate)))
+    open=dict(
+      data=dict(split="train_open"),
+      objectives=dict(answer_open=asked),
+      rate=dict(name="linear", points=((0, 1.0), (800, 0.2))),
+    ),
+    all=dict(
+      objectives=dict(answer=asked),
+      rate=dict(name="linear", points=((0, 0.0), (800, 0.8))),
+    ),
   )
+  c.optimizer = dict()
   if arg != "scratch":
     c.init = dict(
       from_checkpoint=str(ROOT / "runs/quickstart/pretrain"),
       new=new,
       dropped=("(?!encoders_).*",),
-      resize=("encoders_image/.*",),  # Of 64 pixels.
     )
+    # At the full rate, it forgets shapes while the fusion is still noise.
+    c.optimizer = dict(lr_factors=(("encoders_image/.*", 0.2),))
   # Small batches: what counts here is the number of steps.
-  c.train = dict(num_steps=4000, batch_size=32)
-  c.optimizer = dict(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05)
-  c.checkpoint = dict(every_steps=500)
+  c.train = dict(num_steps=3600, batch_size=32)
+  c.optimizer.update(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05)
+  c.checkpoint = dict(every_steps=600)
   c.log = dict(every_steps=50)
-  asked = dict(modality="text", given=("image",), head="answer")
+  picked = dict(modality="text", given=("image",), head="answer")
   c.evaluators = dict(
-    test=dict(name="classification", data=dict(split="test"), **asked),
+    test=dict(name="classification", data=dict(split="test"), **picked),
     answers=dict(
       name="vqa", by="question_type", data=dict(split="test"), num_shown=16
     ),
@@ -81,7 +95,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       name="classification",
       every_steps=200,
       data=dict(split="test[:20%]"),
-      **asked,
+      **picked,
     ),
   )
   if generate:

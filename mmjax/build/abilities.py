@@ -52,19 +52,20 @@ def find_classes(objectives: Objectives, name: str = "") -> str:
   """The objective that picks classes; "" if there is none of that name.
 
   Raises:
-    UserError: there are several and none is named.
+    UserError: there are several different ones and none is named.
   """
-  known = [
-    key
+  known = {
+    key: item.objective
     for key, item in objectives.items()
     if isinstance(item.objective, Classification) and name in ("", key)
-  ]
-  if len(known) > 1:
+  }
+  # One that several tasks train is one.
+  if len(set(known.values())) > 1:
     raise errors.UserError(
       f"Several objectives pick classes: {sorted(known)}. Name one as "
       "'objective'."
     )
-  return known[0] if known else ""
+  return next(iter(known), "")
 
 
 def says_text(objectives: Objectives, name: str = "") -> bool:

@@ -12,7 +12,15 @@ from typing import Any, SupportsIndex
 
 from mmjax.core import errors
 
-SPLITS = {"train": 38_575, "test": 9_673}  # Questions.
+# Questions. Those of an "open" split are not answered by yes or no.
+SPLITS = {
+  "train": 38_575,
+  "test": 9_673,
+  "train_open": 10_168,
+  "test_open": 2_537,
+}
+OPEN = "_open"
+YES_NO = "yes_no"
 SHAPES = ("circle", "rectangle", "triangle")
 EXPECTED = "answers.txt, and in train/ and test/ questions.json and images/"
 # "train", or the first tenth of its questions as "train[:10%]".
@@ -27,7 +35,7 @@ class EasyVqaSource:
   `image_id` say which ones these are, as in "test/17".
 
   Args:
-    split: "train" or "test", or a first part, as in "test[:20%]".
+    split: one of `SPLITS`, or the first part of one, as in "test[:20%]".
     path: a folder laid out like the package's data, for pictures of your own
       drawn by the authors' generator; "" = the package's.
 
@@ -43,18 +51,24 @@ class EasyVqaSource:
     name, percent = parsed.groups() if parsed else (split, None)
     if name not in SPLITS:
       raise errors.unknown("split of easy_vqa", name, SPLITS)
+    base = name.removesuffix(OPEN)
     folder = Path(path).expanduser() if path else _package_data()
     try:
       answers = (folder / "answers.txt").read_text("utf-8").split()
-      text = (folder / name / "questions.json").read_text("utf-8")
-      rows = [(str(q), str(a), int(i)) for q, a, i in json.loads(text)]
+      text = (folder / base / "questions.json").read_text("utf-8")
+      rows = [
+        (k, str(question), str(answer), int(image))
+        for k, (question, answer, image) in enumerate(json.loads(text))
+      ]
     except (OSError, ValueError, TypeError) as e:
       raise errors.UserError(
         f"No easy-VQA data in {str(folder)!r} ({e}). Expected {EXPECTED}."
       ) from e
+    if name != base:
+      rows = [row for row in rows if _type(row[2]) != YES_NO]
     self._rows = rows[: len(rows) * int(percent or 100) // 100]
-    self._split = name
-    self._images = folder / name / "images"
+    self._split = base
+    self._images = folder / base / "images"
     self.class_names = {"answer": tuple(sorted(answers))}
 
   def __len__(self) -> int:
@@ -64,20 +78,20 @@ class EasyVqaSource:
     index = index.__index__()
     if not 0 <= index < len(self):
       raise IndexError(f"index {index} of {len(self)} examples")
-    question, answer, image = self._rows[index]
+    number, question, answer, image = self._rows[index]
     return {
       "image": (self._images / f"{image}.png").read_bytes(),
       "question": question,
       "answer": answer,
       "question_type": _type(answer),
-      "question_id": f"{self._split}/{index}",
+      "question_id": f"{self._split}/{number}",
       "image_id": f"{self._split}/{image}",
     }
 
 
 def _type(answer: str) -> str:
   if answer in ("yes", "no"):
-    return "yes_no"
+    return YES_NO
   return "shape" if answer in SHAPES else "color"
 
 

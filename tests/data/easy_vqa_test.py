@@ -132,3 +132,14 @@ def test_a_first_part_of_a_split_is_its_beginning(examples):
   assert part[1_933] == examples[1_933]
   with pytest.raises(errors.UserError, match="no examples"):
     open_source("easy_vqa", split="test[:0%]")
+
+
+@pytest.mark.parametrize("split", QUESTIONS)
+def test_open_questions_are_those_without_yes_or_no(split, examples):
+  # Published: all questions, and of these so many with yes or no.
+  count = QUESTIONS[split] - {"train": 28_407, "test": 7_136}[split]
+  source = open_source("easy_vqa", split=f"{split}_open")
+  assert len(source) == source.splits[f"{split}_open"] == count
+  if split == "test":
+    kept = [e for e in examples if e["answer"] not in ("yes", "no")]
+    assert [source[i] for i in range(count)] == kept
