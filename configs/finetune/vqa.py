@@ -45,8 +45,8 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       ),
       text=dict(name="text", pool="mean", size=SMALL),
     ),
-    # Yes or no is a product of question and picture: attention alone stays
-    # for long at what the question says by itself.
+    # Of joint, cross_attention and this one, the first to leave what the
+    # question says by itself, in short trials.
     fusion=dict(name="film", size=SMALL),
   )
   new = ("fusion/.*", "heads_answer/.*")
@@ -77,7 +77,8 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
       new=new,
       dropped=("(?!encoders_).*",),
     )
-    # At the full rate, it forgets shapes while the fusion is still noise.
+    # Shapes came sooner so than at the full rate, in two runs that also drew
+    # their tasks differently.
     c.optimizer = dict(lr_factors=(("encoders_image/.*", 0.2),))
   # Small batches: what counts here is the number of steps.
   c.train = dict(num_steps=3600, batch_size=32)
