@@ -44,8 +44,9 @@ class ConversationTransform:
 
   `text_answer` is True at what the assistant says, the eos of its turns
   included. A picture takes as many places of `text` as the encoder makes
-  tokens of it, and `text_places` says which of them stands where (LLaVA, Liu
-  et al. 2023, arXiv:2304.08485, 4.1). An example with the field
+  tokens of it, or a `pool`-th of them each way, and `text_places` says which
+  of them stands where (LLaVA, Liu et al. 2023, arXiv:2304.08485, 4.1). An
+  example with the field
   `conversations` holds several for one row: `text_segments` counts them from
   1, and `text_positions` starts anew with each.
 
@@ -60,6 +61,8 @@ class ConversationTransform:
   max_tokens: int = 256  # Of a row, those of pictures included.
   max_images: int = 1  # Of a row; 0 = texts alone.
   patch_size: int = 8  # Pixels; the encoder's.
+  # The mean of each square of so many patches a side takes one place.
+  pool: int = 1
   image: ImageTransform = ImageTransform()
 
   def __post_init__(self):
@@ -74,6 +77,13 @@ class ConversationTransform:
         f"patch_size={self.patch_size} does not divide "
         f"image.size={self.image.size}."
       )
+    side = self.image.size // self.patch_size
+    if self.pool < 1 or side % self.pool:
+      raise errors.UserError(
+        f"pool={self.pool} does not divide the {side} patches a side of a "
+        f"picture (image.size={self.image.size}, "
+        f"patch_size={self.patch_size})."
+      )
     least = 8 + self.max_images * self.image_tokens  # A few words besides.
     if self.max_tokens < least:
       raise errors.UserError(
@@ -85,7 +95,7 @@ class ConversationTransform:
   @property
   def image_tokens(self) -> int:
     """Places that a picture takes."""
-    return (self.image.size // self.patch_size) ** 2
+    return (self.image.size // self.patch_size // self.pool) ** 2
 
   def measure(self, example: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens and pictures of an example, as far as it fits.
@@ -123,7 +133,9 @@ class ConversationTransform:
   def facts(self) -> dict[str, Any]:
     """What the encoder has to agree with."""
     side = self.image.size // self.patch_size
-    return {"image_grid": (side, side)} if self.max_images else {}
+    if not self.max_images:
+      return {}
+    return {"image_grid": (side, side), "image_pool": self.pool}
 
   def prepare(self, example: Mapping[str, Any]) -> dict[str, Any]:
     """Decodes the pictures.

@@ -12,6 +12,37 @@ from mmjax.core import errors
 from mmjax.core.sequence import Sequence
 
 
+def pool(
+  given: Sequence, grid: tuple[int, int] | None, side: int
+) -> Sequence:
+  """The mean of each square of `side` x `side` tokens, picture by picture.
+
+  Source: Gemma 3 (Gemma Team 2025, arXiv:2503.19786), 2.1.
+
+  Args:
+    given: tokens of m pictures, `b (m rows columns) d`. A picture is real or
+      not as a whole.
+    grid: rows and columns of tokens of a picture.
+    side: tokens; 1 = none are pooled.
+
+  Raises:
+    UserError: the squares do not fill the grid, or nothing says what it is.
+  """
+  if side == 1:
+    return given
+  if grid is None or grid[0] % side or grid[1] % side:
+    raise errors.UserError(
+      f"Squares of {side}x{side} tokens (image_pool) do not fill the grid of "
+      f"a picture's tokens, {grid}."
+    )
+  rows, columns = grid[0] // side, grid[1] // side
+  b, _, d = given.x.shape
+  x = given.x.reshape(b, -1, rows, side, columns, side, d).mean(axis=(3, 5))
+  mask = given.mask.reshape(b, -1, rows, side, columns, side).all(axis=(3, 5))
+  x, mask = x.reshape(b, -1, d), mask.reshape(b, -1)
+  return Sequence(x, mask, num_content=x.shape[1])
+
+
 def put(
   x: Float[Array, "b t d"],
   mask: Bool[Array, "b t"],

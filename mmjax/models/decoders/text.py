@@ -24,6 +24,7 @@ from mmjax.models.layers.transformer import Stack
 # et al. 2017, CoCa), or they stand before the text in one stack (SimVLM), or
 # within it, where the text leaves places for them (LLaVA).
 CONTEXTS = ("cross_attention", "inline", "prefix")
+IMAGES = ("image", "images")  # Inputs that `inline.pool` is for.
 
 
 class TextDecoder(nn.Module):
@@ -43,6 +44,8 @@ class TextDecoder(nn.Module):
   size: variants.Size
   positions: str = "learned"  # See `layers.positions.KINDS`.
   context: str = "cross_attention"  # See `CONTEXTS`.
+  image_grid: tuple[int, int] | None = None  # Tokens of a picture; inline.
+  image_pool: int = 1  # See `inline.pool`.
   options: StackOptions = StackOptions()
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
@@ -98,7 +101,7 @@ class TextDecoder(nn.Module):
     if context and not goes_on:
       inline.check(self.context, context, places is not None)
     if context and places is not None:
-      placed = _join(self._given(context)), places
+      placed = _join(self._given(self._pooled(context))), places
     text = self._embed(inputs, mask, positions, parallel, present, placed)
     num_tokens = inputs.shape[1]
     if goes_on:
@@ -166,6 +169,15 @@ class TextDecoder(nn.Module):
       coordinates=positions[:, :, None].astype(jnp.float32),
       num_content=num_tokens,
     )
+
+  def _pooled(self, context):
+    """Pictures with fewer tokens, other inputs as they are."""
+    return {
+      name: inline.pool(given, self.image_grid, self.image_pool)
+      if name in IMAGES
+      else given
+      for name, given in context.items()
+    }
 
   def _given(self, context):
     """The encoded inputs in the order of their names, at this width."""
@@ -263,6 +275,8 @@ def text(
   size: str | Mapping[str, Any] = "B",
   positions: str = "learned",
   context: str = "cross_attention",
+  image_grid: tuple[int, int] | None = None,
+  image_pool: int = 1,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> TextDecoder:
@@ -275,6 +289,9 @@ def text(
     positions: "learned", "sincos", "rotary" or "none".
     context: how it reads encoded inputs: by "cross_attention" in every layer,
       as a "prefix" of the text in one stack, or "inline", within the text.
+    image_grid: rows and columns of a picture's tokens; only to pool them.
+    image_pool: side of the square of a picture's tokens whose mean takes one
+      place of the text; for context="inline". The data say it.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 
@@ -289,6 +306,8 @@ def text(
     variants.resolve(size),
     positions,
     context,
+    image_grid and tuple(image_grid),
+    image_pool,
     stack_options(stack),
     precision,
   )

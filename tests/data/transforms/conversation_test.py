@@ -199,10 +199,27 @@ def test_texts_alone_have_no_pictures(tokenizer):
   assert made.facts() == {}
 
 
+def test_a_pooled_picture_takes_fewer_places(transform):
+  made = dataclasses.replace(transform, pool=2)
+  fields = made({"messages": LONG}, RNG, train=False)
+  _check_fields(made, fields)
+  places = fields["text_places"]
+  np.testing.assert_array_equal(places[places >= 0], [0, 1])
+  whole = transform({"messages": LONG}, RNG, train=False)
+  saved = whole["text_mask"].sum() - fields["text_mask"].sum()
+  assert saved == 2 * (FOUR - 1)
+  assert made.facts() == {"image_grid": (2, 2), "image_pool": 2}
+  # What is packed is counted in the next picture's places.
+  packed = {"conversations": ({"messages": SHORT}, {"messages": LONG})}
+  places = made(packed, RNG, train=False)["text_places"]
+  np.testing.assert_array_equal(places[places >= 0], [0, 1, 2])
+
+
 @pytest.mark.parametrize(
   ("changes", "problem"),
   [
     (dict(patch_size=3), "patch_size=3 does not divide image.size=4"),
+    (dict(pool=3), "pool=3 does not divide the 2 patches"),
     (dict(max_tokens=19), "max_tokens=19, expected at least 20"),
     (dict(max_images=-1), "max_images=-1"),
   ],

@@ -5,6 +5,7 @@ import pytest
 
 from mmjax.core import errors
 from mmjax.core.sequence import Sequence
+from mmjax.models.decoders import inline
 from mmjax.models.decoders.text import text
 
 SIZE = dict(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
@@ -156,3 +157,51 @@ def test_places_and_inline_pictures_need_each_other(
         jax.random.key(0), IDS, context, places=places, train=False
       )
     )
+
+
+def test_pooled_pictures_are_the_means_of_squares_of_their_tokens(context):
+  # Of 2 pictures of 4 x 6 tokens, each 2 x 3 squares; the second is absent.
+  x = np.random.default_rng(2).normal(size=(1, 48, 5)).astype(np.float32)
+  mask = jnp.arange(48)[None] < 24
+  got = inline.pool(Sequence(jnp.asarray(x), mask), (4, 6), 2)
+  assert got.x.shape == (1, 12, 5) and got.num_content == 12
+  grid = x.reshape(2, 4, 6, 5)
+  for k in range(12):
+    picture, (i, j) = k // 6, divmod(k % 6, 3)
+    square = grid[picture, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+    np.testing.assert_allclose(
+      got.x[0, k], square.reshape(-1, 5).mean(0), rtol=1e-5, atol=1e-6
+    )
+  np.testing.assert_array_equal(got.mask[0], np.arange(12) < 6)
+  assert inline.pool(context["images"], None, 1) is context["images"]
+
+
+@pytest.mark.parametrize("grid", [None, (3, 2)])
+def test_squares_that_do_not_fill_a_picture_are_refused(grid, context):
+  with pytest.raises(errors.UserError, match="2x2.*do not fill"):
+    inline.pool(context["images"], grid, 2)
+
+
+def test_a_decoder_reads_pictures_pooled(case, context):
+  """As one that is given their means, by the same parameters."""
+  kind, params, _ = case
+  x = context["images"].x
+  means = jnp.stack([x, x + 1.0, x + 2.0, x - 3.0], axis=2).reshape(2, 16, 8)
+  many = {
+    "images": Sequence(means, jnp.repeat(context["images"].mask, 4, axis=1))
+  }
+
+  def run(context, **pooling):
+    decoder = text(
+      vocab_size=VOCAB,
+      max_tokens=MAX_TOKENS,
+      size=SIZE,
+      context="inline",
+      positions=kind,
+      **pooling,
+    )
+    how = dict(zip(HOW, (SEGMENTS, POSITIONS, PLACES), strict=True))
+    return decoder.apply({"params": params}, IDS, context, train=False, **how).x
+
+  pooled = run(many, image_grid=(2, 2), image_pool=2)
+  np.testing.assert_allclose(pooled, run(context), rtol=1e-4, atol=1e-5)
