@@ -33,9 +33,10 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
     split="unseen_concept" if tiny else "train",
     conversation=dict(
       tokenizer="starter",
-      max_tokens=96 if tiny else 256,
-      max_images=2,
+      max_tokens=96 if tiny else 192,
+      max_images=2 if tiny else 6,
       patch_size=patch_size,
+      pool=1 if tiny else 4,  # Four places for a picture, not 64.
       pack=True,
       image=dict(size=64, crop_scale=(0.8, 1.0), color_jitter=0.3, blur=2.0),
     ),
@@ -71,6 +72,8 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
   c.optimizer = dict(peak_lr=1e-3, warmup_steps=2 if tiny else 50)
   c.optimizer.weight_decay = 0.05
   if not tiny:
+    # The tower knows what it sees; the decoder has all to learn.
+    c.optimizer.lr_factors = (("encoders_image/.*", 0.2),)
     c.init = dict(
       from_checkpoint=str(ROOT / "runs/quickstart/pretrain"),
       new=("decoders_text/.*", "heads_lm/.*"),
