@@ -1,5 +1,6 @@
 """What a trained model can say, as its objectives tell."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,22 @@ def find_decoding(
       "one as 'objective'."
     )
   return next(iter(known))
+
+
+def check_cache(name: str, decoder: Any) -> None:
+  """Checks that a decoder, maybe of the user's own, can go on with a text.
+
+  Raises:
+    UserError: it takes no `cache_size`.
+  """
+  takes = inspect.signature(decoder.__call__).parameters
+  anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+  if "cache_size" not in takes and not anything:
+    raise errors.UserError(
+      f"The decoder {name!r}, a {type(decoder).__name__}, can be trained but "
+      "says no text: its __call__ has no 'cache_size', by which it would keep "
+      "what it has read, as models.decoders.text.TextDecoder does."
+    )
 
 
 def find_classes(objectives: Objectives, name: str = "") -> str:

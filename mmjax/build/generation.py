@@ -41,7 +41,8 @@ class Generator:
     task: whose objective has learned it; "" = of any.
 
   Raises:
-    UserError: no objective has, or several have and none is named.
+    UserError: no objective has, or several have and none is named; or the
+      decoder is one that keeps no cache.
   """
 
   def __init__(
@@ -58,8 +59,10 @@ class Generator:
     source = experiment.parts.pipelines[objectives[name].task]
     self.tokenizer = source.tokenizer
     # Tokens of the longest text that was trained on: the model's context.
-    self.context = source.specs[self.decoding.text].shape[0]
+    text = self.decoding.text
+    self.context = source.specs[text].shape[0]
     self._model = experiment.parts.model
+    abilities.check_cache(text, self._model.decoders[text])
     self._mesh, self._rules = experiment.mesh, experiment.rules
     self._ends = (self.tokenizer.eos_id,)
     self._never = (

@@ -1,8 +1,10 @@
 import pytest
+from flax import linen as nn
 
 from mmjax.build import abilities
 from mmjax.core import errors
 from mmjax.core.interfaces import Decoding
+from mmjax.models.decoders.text import text
 from mmjax.objectives import OBJECTIVES
 from mmjax.objectives.multitask import WeightedObjective
 
@@ -79,3 +81,38 @@ def test_an_objective_that_picks_classes_is_found():
   assert abilities.find_classes(objectives, "masked_lm") == ""
   with pytest.raises(errors.UserError, match="Name one"):
     abilities.find_classes(objectives)
+
+
+def test_classes_that_several_tasks_learn_are_one():
+  first = OBJECTIVES["vqa"](num_classes=3)
+  objectives = {
+    name: WeightedObjective(name, objective)
+    for name, objective in dict(
+      one=first, two=OBJECTIVES["vqa"](num_classes=3)
+    ).items()
+  }
+
+  assert abilities.find_classes(objectives) == "one"
+  other = OBJECTIVES["vqa"](num_classes=3, head="other")
+  objectives["three"] = WeightedObjective("three", other)
+  with pytest.raises(errors.UserError, match="Name one"):
+    abilities.find_classes(objectives)
+
+
+class _WithoutCache(nn.Module):
+  @nn.compact
+  def __call__(self, inputs, context, *, mask=None, train):
+    return inputs
+
+
+class _TakesAnything(nn.Module):
+  @nn.compact
+  def __call__(self, inputs, context, **more):
+    return inputs
+
+
+def test_a_decoder_that_keeps_no_cache_says_no_text():
+  abilities.check_cache("text", text(vocab_size=7, max_tokens=4, size="Ti"))
+  abilities.check_cache("text", _TakesAnything())
+  with pytest.raises(errors.UserError, match="_WithoutCache.*'cache_size'"):
+    abilities.check_cache("text", _WithoutCache())

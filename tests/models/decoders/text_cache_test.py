@@ -12,6 +12,8 @@ from mmjax.models.layers.attention import CACHE
 SIZE = dict(embed_dim=16, num_layers=2, num_heads=2, mlp_dim=24)
 VOCAB, T, ROOM = 11, 7, 8
 PROMPTS = np.array([3, 5])  # Tokens of each row that are read at once.
+# Of audio (2 tokens) and image (3), one after the other, within the prompts.
+PLACES = np.array([[-1, 2, 0] + [-1] * 4, [-1, 2, 4] + [-1] * 4])
 CASES = dict(
   alone=dict(positions="sincos"),
   cross=dict(context="cross_attention"),
@@ -20,6 +22,7 @@ CASES = dict(
     positions="rotary",
     stack=dict(scan=True, remat="full", qk_norm=True),
   ),
+  inline=dict(context="inline", positions="rotary"),
   prefix=dict(context="prefix", positions="rotary"),
   prefix_scanned=dict(
     context="prefix", stack=dict(scan=True, norm_position="post")
@@ -54,11 +57,17 @@ def case(request, randomized):
   )
   context = _context(request.param)
   ids = jnp.asarray(np.random.default_rng(2).integers(1, VOCAB, (2, T)))
-  params = randomized(decoder, ids, context, train=False)
+  places = jnp.asarray(PLACES) if request.param == "inline" else None
+  params = randomized(decoder, ids, context, places=places, train=False)
   prefix = jnp.asarray(PROMPTS) if request.param.startswith("prefix") else None
   whole = jax.jit(
     lambda: decoder.apply(
-      {"params": params}, ids, context, prefix=prefix, train=False
+      {"params": params},
+      ids,
+      context,
+      prefix=prefix,
+      places=places,
+      train=False,
     )
   )()
 
@@ -70,6 +79,7 @@ def case(request, randomized):
       context,
       mask=mask,
       prefix=prefix,
+      places=None if places is None else places[:, :6],
       cache_size=ROOM,
       train=False,
       mutable=[CACHE],
