@@ -80,7 +80,7 @@ def load(
   source = checkpoints.open_checkpoints(folder)
   step = checkpoints.which(settings.step)
   try:
-    params, collections = source.restore_params(step)
+    params, collections = source.restore_params(step, averaged=settings.ema)
     meta = source.read_meta(step)
   finally:
     source.close()

@@ -88,6 +88,7 @@ class InitSettings:
 
   from_checkpoint: str = ""  # A workdir; "" = from scratch.
   step: str = "latest"  # "latest", "best" or a number.
+  ema: bool = False  # The moving averages of the parameters that have one.
   rename: tuple[tuple[str, str], ...] = ()  # (pattern, name in the model).
   new: tuple[str, ...] = ()  # Patterns of parameters that start fresh.
   dropped: tuple[str, ...] = ()  # Patterns of the checkpoint's, not used.

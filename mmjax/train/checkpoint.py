@@ -142,15 +142,32 @@ class Checkpointer:
     return number, state, meta
 
   def restore_params(
-    self, step: int | str = "latest"
+    self, step: int | str = "latest", *, averaged: bool = False
   ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads parameters and collections to host memory, whatever their tree.
 
+    Args:
+      step: a number, "latest" or "best".
+      averaged: the moving averages of the parameters that have one.
+
     Returns:
       Parameters and collections, as nested dicts of numpy arrays.
+
+    Raises:
+      UserError: no such step; or it keeps no averages, and they are wanted.
     """
-    _, state = self._first_good(step, stored.read_variables)
-    return state.get("params") or {}, state.get("collections") or {}
+    number, state = self._first_good(step, stored.read_variables)
+    params, averages = state.get("params") or {}, state.get("ema") or {}
+    if averaged and not averages:
+      raise errors.UserError(
+        f"Step {number} in {str(self._directory)!r} has no moving averages: "
+        "its run had optimizer.ema_decay=0."
+      )
+    if averaged:
+      params = trees.unflatten(
+        {**trees.flatten(params), **trees.flatten(averages)}
+      )
+    return params, state.get("collections") or {}
 
   def read_meta(self, step: int | str = "latest") -> dict[str, Any]:
     """Reads the JSON of a step, without a look at its arrays.

@@ -15,6 +15,7 @@ FREE = (
   "mesh",
   "search_path",
   "data.max_bad_fraction",
+  "data.workers",
 )
 
 

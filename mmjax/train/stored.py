@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from mmjax.core import errors, trees
 from mmjax.train import manifest
 
-VARIABLES = ("params", "collections")
+VARIABLES = ("params", "collections", "ema")
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +45,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def read_variables(folder: Path) -> dict[str, Any]:
-  """Reads parameters and collections as numpy, whatever their tree is."""
+  """Reads parameters, their averages and collections as numpy, of any tree."""
   # Said array by array: else Orbax places them on the devices that saved.
   item = {k: v for k, v in _tree(folder).items() if k in VARIABLES}
   to_numpy = jax.tree.map(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import os
@@ -251,6 +252,28 @@ def test_restore_params_needs_no_tree(tmp_path):
   np.testing.assert_array_equal(
     collections["codebook"]["codes"], NUMBERS[:2] - 2
   )
+
+
+def test_averages_take_the_place_of_the_parameters_that_have_one(tmp_path):
+  averages = {"a": {"kernel": jnp.asarray(NUMBERS * 3)}}
+  state = dataclasses.replace(_state(2), ema=averages)
+  source = _open(tmp_path)
+  source.save(2, state, {})
+  source.close()
+
+  params, _ = _open(tmp_path).restore_params(averaged=True)
+
+  np.testing.assert_array_equal(params["a"]["kernel"], NUMBERS * 3)
+  assert params["b"].tobytes() == np.asarray(state.params["b"]).tobytes()
+  params, _ = _open(tmp_path).restore_params()
+  np.testing.assert_array_equal(params["a"]["kernel"], NUMBERS + 2)
+
+
+def test_averages_that_no_run_has_kept_are_refused(tmp_path):
+  _save(tmp_path, 2)
+
+  with pytest.raises(errors.UserError, match="Step 2 .*no moving averages"):
+    _open(tmp_path).restore_params(averaged=True)
 
 
 def test_saved_step_cannot_be_saved_again(tmp_path):
