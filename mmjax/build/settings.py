@@ -72,6 +72,9 @@ class MeshSettings(MeshShape):
   """The mesh, and the rules that place arrays on it."""
 
   rules: str = "data_parallel"
+  # Logical axis -> mesh axis (or several, or None), in place of the table's,
+  # e.g. dict(vocab="fsdp"). See `core.axes`.
+  changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def shape(self) -> MeshShape:

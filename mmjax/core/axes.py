@@ -10,6 +10,7 @@ usually placed differently (FSDP shards the weight's `EMBED` axis only).
 LAYERS = "layers"  # Stacked layers of a scanned `Stack`.
 EMBED = "embed"  # Width of the residual stream.
 MLP = "mlp"  # Hidden width of a feed-forward block.
+EXPERT_MLP = "expert_mlp"  # The same, of one that one modality alone uses.
 HEADS = "heads"  # Attention heads.
 HEAD_DIM = "head_dim"  # Channels of one head.
 VOCAB = "vocab"  # Entries of a token table or of a classification head.
@@ -33,6 +34,7 @@ PARAMETER_AXES = frozenset(
     LAYERS,
     EMBED,
     MLP,
+    EXPERT_MLP,
     HEADS,
     HEAD_DIM,
     VOCAB,

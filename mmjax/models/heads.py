@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.models.layers.norm import layer_norm
+from mmjax.models.layers.placement import place
 from mmjax.models.layers.projection import Projection
 
 
@@ -99,7 +100,7 @@ def _transform(x, width, precision):
   # Two kernels in a row split over both mesh axes get wrong gradients from
   # XLA's partitioner (jax 0.10.2): what is between them is given a place.
   names = (axes.ACT_BATCH, *[None] * (x.ndim - 2), axes.ACT_EMBED)
-  return nn.with_logical_constraint(x, names)
+  return place(x, names)
 
 
 HEADS = {

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmjax.core import trees
+from mmjax.core import axes, errors, trees
 from mmjax.sharding.mesh import BATCH_AXES
 from mmjax.sharding.rules import Rules
 
@@ -28,6 +28,10 @@ def param_specs(boxed: Any, mesh: Mesh, rules: Rules) -> dict[str, P]:
     boxed: abstract parameters from `eval_shape` of `init`, still boxed.
     mesh: sizes of the mesh axes.
     rules: logical axis -> mesh axes.
+
+  Raises:
+    UserError: attention heads do not divide: left whole, most of the work
+      would be done on every device.
   """
   table = dict(rules)
   shapes = trees.flatten(nn.meta.unbox(boxed))
@@ -35,11 +39,25 @@ def param_specs(boxed: Any, mesh: Mesh, rules: Rules) -> dict[str, P]:
   specs = {}
   for name, leaf in shapes.items():
     names = logical[name].names if name in logical else ()
+    _check_heads(name, leaf.shape, names, table, mesh)
     parts = _divisible(leaf.shape, [table.get(n) for n in names], mesh)
     if "fsdp" in {m for m in table.values() if isinstance(m, str)}:
       parts = _split_large(leaf, parts, mesh)
     specs[name] = P(*parts)
   return specs
+
+
+def _check_heads(name, shape, names, table, mesh):
+  for size, axis in zip(shape, names, strict=False):
+    over = table.get(axis)
+    chosen = (over,) if isinstance(over, str) else (over or ())
+    ways = math.prod(mesh.shape[a] for a in chosen)
+    if axis == axes.HEADS and size % ways:
+      fitting = [n for n in range(1, size + 1) if size % n == 0]
+      raise errors.UserError(
+        f"The {size} heads of {name!r} do not divide over {ways} devices "
+        f"(mesh axes {chosen}). Sizes that fit: {fitting}."
+      )
 
 
 class _Names:

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmjax.core import axes, trees
+from mmjax.core import axes, errors, trees
 from mmjax.sharding import mesh as mesh_lib
 from mmjax.sharding import partition, rules
 from mmjax.sharding.mesh import MeshShape
@@ -27,6 +27,7 @@ PARAMS = {
   "query": boxed((64, 4, 16), axes.EMBED, axes.HEADS, axes.HEAD_DIM),
   "hidden": boxed((64, 256), axes.EMBED, axes.MLP),
   "out": boxed((256, 64), axes.MLP, axes.EMBED),
+  "expert": boxed((64, 256), axes.EMBED, axes.EXPERT_MLP),
   "norm": boxed((64,), axes.EMBED),
   "logits": boxed((64, 97), axes.EMBED, axes.VOCAB),  # 97 is prime.
   "positions": boxed((16, 64), axes.POSITION, axes.EMBED),
@@ -37,6 +38,7 @@ EXPECTED = {
   "data_parallel": {
     "query": P(None, None, None),
     "hidden": P(None, None),
+    "expert": P(None, None),
     "out": P(None, None),
     "norm": P(None),
     "logits": P(None, None),
@@ -46,6 +48,17 @@ EXPECTED = {
   "fsdp": {
     "query": P("fsdp", None, None),
     "hidden": P("fsdp", None),
+    "expert": P("fsdp", None),
+    "out": P(None, "fsdp"),
+    "norm": P("fsdp"),
+    "logits": P("fsdp", None),
+    "positions": P(None, "fsdp"),
+    "scale": P(),
+  },
+  "fsdp_expert": {
+    "query": P("fsdp", None, None),
+    "hidden": P("fsdp", None),
+    "expert": P("fsdp", "tensor"),
     "out": P(None, "fsdp"),
     "norm": P("fsdp"),
     "logits": P("fsdp", None),
@@ -55,6 +68,7 @@ EXPECTED = {
   "fsdp_tensor": {
     "query": P("fsdp", "tensor", None),
     "hidden": P("fsdp", "tensor"),
+    "expert": P("fsdp", "tensor"),
     "out": P("tensor", "fsdp"),
     "norm": P("fsdp"),
     "logits": P("fsdp", None),
@@ -77,6 +91,15 @@ def test_mesh_axis_of_size_one_splits_nothing():
   specs = partition.param_specs(PARAMS, make(), rules.rules("fsdp_tensor"))
 
   assert all(part is None for spec in specs.values() for part in spec)
+
+
+def test_heads_that_do_not_divide_are_refused():
+  with pytest.raises(
+    errors.UserError, match=r"4 heads of 'query'.*over 8.*\[1, 2, 4\]"
+  ):
+    partition.param_specs(
+      PARAMS, make(data=1, tensor=8), rules.rules("fsdp_tensor")
+    )
 
 
 def test_axis_that_does_not_divide_stays_whole():

@@ -6,11 +6,19 @@ from mmjax.sharding import mesh, rules
 BATCH = ("replica", "data", "fsdp")
 # Written by hand: what each table splits, and over what.
 EXPECTED = {
-  "data_parallel": {"act_batch": BATCH},
-  "fsdp": {"act_batch": BATCH, "embed": "fsdp"},
+  "data_parallel": {"act_batch": BATCH, "act_seq": "sequence"},
+  "fsdp": {"act_batch": BATCH, "act_seq": "sequence", "embed": "fsdp"},
+  "fsdp_expert": {
+    "act_batch": BATCH,
+    "act_seq": "sequence",
+    "embed": "fsdp",
+    "expert_mlp": "tensor",
+  },
   "fsdp_tensor": {
     "act_batch": BATCH,
+    "act_seq": "sequence",
     "embed": "fsdp",
+    "expert_mlp": "tensor",
     "heads": "tensor",
     "mlp": "tensor",
     "vocab": "tensor",
@@ -56,3 +64,32 @@ def test_a_table_names_each_axis_once(name):
 def test_unknown_table_names_the_nearest():
   with pytest.raises(errors.UserError, match="Did you mean 'fsdp_tensor'"):
     rules.rules("fsdp_tensors")
+
+
+def test_changes_take_the_place_of_what_a_table_says():
+  got = dict(rules.rules("fsdp", dict(vocab=["fsdp", "tensor"], embed=None)))
+
+  assert got == {**dict(rules.rules("fsdp")), "vocab": ("fsdp", "tensor")} | {
+    "embed": None
+  }
+
+
+@pytest.mark.parametrize(
+  ("changes", "problem"),
+  [
+    (dict(vocabs="fsdp"), "'vocabs'.*Did you mean 'vocab'"),
+    (dict(vocab="tensors"), "changes.vocab 'tensors'.*Did you mean 'tensor'"),
+  ],
+)
+def test_changes_of_unknown_axes_are_refused(changes, problem):
+  with pytest.raises(errors.UserError, match=problem):
+    rules.rules("fsdp", changes)
+
+
+def test_devices_that_would_compute_the_same_are_refused():
+  sizes = dict(replica=2, data=2, fsdp=2, tensor=1, sequence=2)
+  rules.check_used(rules.rules("fsdp"), sizes)
+  with pytest.raises(
+    errors.UserError, match=r"mesh.tensor=2.*\['fsdp_expert', 'fsdp_tensor'\]"
+  ):
+    rules.check_used(rules.rules("fsdp"), {**sizes, "tensor": 2})

@@ -16,6 +16,7 @@ from mmjax.models.fusion.stream import unrolled
 from mmjax.models.layers import norm as norm_lib
 from mmjax.models.layers.mlp import Mlp
 from mmjax.models.layers.options import VIT, StackOptions
+from mmjax.models.layers.placement import place
 from mmjax.models.layers.projection import Projection
 
 
@@ -71,13 +72,12 @@ class FilmEncoder(nn.Module):
       options.dropout_rate,
       options.gated,
       options.use_bias,
+      axes.EXPERT_MLP,
       self.precision,
       name=f"{prefix}_mlp",
     )(self._norm(f"{prefix}_mlp_norm")(x), train=train)
     y = nn.Dropout(options.dropout_rate)(y, deterministic=not train)
-    return nn.with_logical_constraint(
-      x + y, (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_EMBED)
-    )
+    return place(x + y, (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_EMBED))
 
   def _said(self, name, mean):
     """Gamma and beta of one other modality, `b 1 d` each."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mmjax.core import axes
 from mmjax.core import precision as precision_lib
 from mmjax.models.layers.norm import rms_norm
+from mmjax.models.layers.placement import place
 from mmjax.models.layers.positions import rotate
 from mmjax.models.layers.projection import Projection
 
@@ -170,6 +171,6 @@ class Attention(nn.Module):
       old = self.variable(CACHE, name, jnp.zeros, shape, new.dtype).value
       new = jax.vmap(lambda y, i, rows: y.at[i].set(rows))(old, slots, new)
     names = (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_HEADS, None)
-    new = nn.with_logical_constraint(new, names)
+    new = place(new, names)
     self.put_variable(CACHE, name, new)
     return new

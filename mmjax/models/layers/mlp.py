@@ -30,6 +30,7 @@ class Mlp(nn.Module):
   dropout_rate: float = 0.0
   gated: bool = False
   use_bias: bool = True
+  axis: str = axes.MLP  # What sharding calls the hidden width.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -48,7 +49,7 @@ class Mlp(nn.Module):
         name=name,
       )
 
-    into = (axes.EMBED, axes.MLP)
+    into = (axes.EMBED, self.axis)
     hidden = project(self.mlp_dim, into, "hidden")(x)
     if self.gated:
       gate = project(self.mlp_dim, into, "gate")(x)
@@ -56,4 +57,4 @@ class Mlp(nn.Module):
     else:
       hidden = ACTIVATIONS[self.activation](hidden)
     hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
-    return project(x.shape[-1], (axes.MLP, axes.EMBED), "out")(hidden)
+    return project(x.shape[-1], (self.axis, axes.EMBED), "out")(hidden)

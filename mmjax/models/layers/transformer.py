@@ -11,6 +11,7 @@ from mmjax.models.layers import norm as norm_lib
 from mmjax.models.layers.attention import CACHE, Attention
 from mmjax.models.layers.mlp import Mlp
 from mmjax.models.layers.options import REMAT_POLICIES, StackOptions
+from mmjax.models.layers.placement import place
 
 
 class DropPath(nn.Module):
@@ -81,9 +82,7 @@ class Block(nn.Module):
       x = self._residual(
         "mlp", x, lambda y: self._feed_forward(y, train), train
       )
-    return nn.with_logical_constraint(
-      x, (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_EMBED)
-    )
+    return place(x, (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_EMBED))
 
   def _cross(self, x, context, mask, slots, train):
     if self.context_norm:
@@ -135,15 +134,16 @@ class Block(nn.Module):
 
   def _feed_forward(self, x, train):
     if not self.experts:
-      return self._mlp("mlp")(x, train=train)
+      return self._mlp("mlp", axes.MLP)(x, train=train)
     parts, start = [], 0
     for name, length in self.experts:
       part = x[:, start : start + length]
-      parts.append(self._mlp(f"mlp_{name}")(part, train=train))
+      expert = self._mlp(f"mlp_{name}", axes.EXPERT_MLP)
+      parts.append(expert(part, train=train))
       start += length
     return jnp.concatenate(parts, axis=1)
 
-  def _mlp(self, name):
+  def _mlp(self, name, axis):
     options = self.options
     return Mlp(
       self.mlp_dim,
@@ -151,6 +151,7 @@ class Block(nn.Module):
       options.dropout_rate,
       options.gated,
       options.use_bias,
+      axis,
       self.precision,
       name=name,
     )

@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from mmjax.core import axes
+from mmjax.models.layers.placement import place
+from mmjax.sharding import rules
+from mmjax.sharding.mesh import MeshShape, make_mesh
+
+NAMES = (axes.ACT_BATCH, axes.ACT_SEQ, axes.ACT_EMBED)
+
+
+def run(x, shape, names=NAMES):
+  mesh = make_mesh(MeshShape(**shape), jax.devices()[:4])
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.rules("fsdp_tensor")):
+    return jax.jit(lambda x: place(x + 1, names))(x)
+
+
+def test_an_activation_is_split_as_the_rules_say():
+  x = np.zeros((4, 6, 8), np.float32)
+  y = run(x, dict(data=1, fsdp=2, sequence=2))
+  assert y.sharding.shard_shape(y.shape) == (2, 3, 8)
+  np.testing.assert_array_equal(y, x + 1)
+
+
+def test_what_does_not_divide_stays_whole_and_is_said():
+  x = np.zeros((4, 7, 8), np.float32)
+  with pytest.warns(UserWarning, match="7 along 'act_seq'.*over 2 devices"):
+    y = run(x, dict(data=1, fsdp=2, sequence=2))
+  assert y.sharding.shard_shape(y.shape) == (2, 7, 8)
+
+
+def test_one_token_stays_whole_without_a_word():
+  y = run(np.zeros((4, 1, 8), np.float32), dict(data=2, sequence=2))
+  assert y.sharding.shard_shape(y.shape) == (2, 1, 8)
+
+
+def test_without_a_mesh_or_rules_nothing_is_done():
+  x = jnp.zeros((2, 3, 4))
+  assert place(x, NAMES) is x
+  with nn.logical_axis_rules(rules.rules("fsdp")):
+    assert place(x, NAMES) is x
