@@ -26,7 +26,8 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
   c.data = dict(
     source="easy_vqa",
     split="train",
-    image=dict(size=64, crop_scale=(1.0, 1.0)),
+    # No question asks for left or right.
+    image=dict(size=64, crop_scale=(1.0, 1.0), flip=True),
     text=dict(tokenizer="starter", max_tokens=24, field="question"),
     label=None if generate else dict(field="answer"),
     answer=dict(field="answer", max_tokens=6) if generate else None,
@@ -63,11 +64,11 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
     open=dict(
       data=dict(split="train_open"),
       objectives=dict(answer_open=asked),
-      rate=dict(name="linear", points=((0, 1.0), (800, 0.2))),
+      rate=dict(name="linear", points=((0, 1.0), (800, 0.1))),
     ),
     all=dict(
       objectives=dict(answer=asked),
-      rate=dict(name="linear", points=((0, 0.0), (800, 0.8))),
+      rate=dict(name="linear", points=((0, 0.0), (800, 0.9))),
     ),
   )
   c.optimizer = dict()
@@ -81,9 +82,9 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
     # their tasks differently.
     c.optimizer = dict(lr_factors=(("encoders_image/.*", 0.2),))
   # Small batches: what counts here is the number of steps.
-  c.train = dict(num_steps=3600, batch_size=32)
+  c.train = dict(num_steps=4800, batch_size=32)
   c.optimizer.update(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05)
-  c.checkpoint = dict(every_steps=600)
+  c.checkpoint = dict(every_steps=800)
   c.log = dict(every_steps=50)
   picked = dict(modality="text", given=("image",), head="answer")
   c.evaluators = dict(
