@@ -1,20 +1,40 @@
-"""Work on data alone: checking a set, training a tokenizer."""
+"""Work on data alone: checking a set, preparing it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmjax.core import errors, registry
 from mmjax.data import check as check_lib
-from mmjax.data import files, sources
+from mmjax.data import contact_sheet, files, sources
 from mmjax.data import prepare as prepare_lib
-from mmjax.data.tokenizer import TextTokenizer
+from mmjax.data.tokenizer import STARTER
 
 
-def check(path: str, split: str = "") -> tuple[check_lib.CheckResult, str]:
+def check(
+  path: str, split: str = "", tokenizer: str = STARTER
+) -> tuple[check_lib.CheckResult, str]:
   """Looks at a data set; returns what was found, and as text."""
-  result = check_lib.check(path, split)
+  result = check_lib.check(path, split, tokenizer=tokenizer)
   return result, check_lib.format_result(result)
+
+
+def tiles(
+  path: str, result: check_lib.CheckResult, count: int
+) -> dict[str, list[contact_sheet.Tile]]:
+  """Some examples of each split that was looked at, with their pictures."""
+  return {
+    split: contact_sheet.tiles(check_lib.open_any(path, split), split, count)
+    for split in result.checked
+  }
+
+
+def write_png(
+  file: Path, splits: Mapping[str, Sequence[contact_sheet.Tile]]
+) -> None:
+  """Draws the tiles of all splits as one picture."""
+  shown = [tile for of_split in splits.values() for tile in of_split]
+  contact_sheet.write_png(file, shown)
 
 
 # Task -> fields of which each example needs one or, of a tuple, any.
@@ -56,7 +76,7 @@ def prepare(
     UserError: no such source, or not what the task needs.
   """
   made = registry.construct("prepare", prepare_lib.PrepareOptions, options)
-  source = _open(spec, split, data_dir, columns)
+  source = open_spec(spec, split, data_dir, columns)
   if task:
     _check_task(task, source)
   return prepare_lib.prepare(
@@ -70,7 +90,10 @@ def prepare(
   )
 
 
-def _open(spec, split, data_dir, columns) -> sources.Source:
+def open_spec(
+  spec: str, split: str, data_dir: str, columns: Mapping[str, str] | None
+) -> sources.Source:
+  """Opens what `prepare` and the tokenizer take as a source; see `prepare`."""
   kind, colon, path = spec.partition(":")
   if colon and (kind in files.KINDS or kind == "files"):
     return sources.open_source(kind, split=split, path=path, columns=columns)
@@ -93,22 +116,3 @@ def _check_task(task: str, source: sources.Source) -> None:
         f"the first example has {sorted(first)}. Name its column, e.g. "
         f"--{names[0]}=COLUMN."
       )
-
-
-def train_tokenizer(source: Path, vocab_size: int, out: Path) -> TextTokenizer:
-  """Trains a tokenizer on the lines of a file and saves it.
-
-  Raises:
-    UserError: no such file, or one without text.
-  """
-  if not source.is_file():
-    raise errors.UserError(
-      f"No file at {str(source)!r}: expected a text file, one text a line."
-    )
-  lines = source.read_text(encoding="utf-8").splitlines()
-  texts = [line for line in lines if line.strip()]
-  if not texts:
-    raise errors.UserError(f"{str(source)!r} has no text.")
-  made = TextTokenizer.train(texts, vocab_size)
-  made.save(out)
-  return made

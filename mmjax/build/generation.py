@@ -65,11 +65,13 @@ class Generator:
     abilities.check_cache(text, self._model.decoders[text])
     self._mesh, self._rules = experiment.mesh, experiment.rules
     self._ends = (self.tokenizer.eos_id,)
-    self._never = (
+    # In some vocabularies bos and eos are one token: that may be said.
+    never = {
       self.tokenizer.pad_id,
       self.tokenizer.bos_id,
       self.tokenizer.mask_id,
-    )
+    }
+    self._never = tuple(sorted(never - {self.tokenizer.eos_id}))
     self._read = jax.jit(self._read_prompt, static_argnames="room")
     self._advance = jax.jit(self._say_more, donate_argnums=1)
     self._search = jax.jit(self._find_best, static_argnames="num_best")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from jax.experimental import multihost_utils
 
 from mmjax.build import experiment as experiment_lib
 from mmjax.core import errors, trees
@@ -27,8 +28,15 @@ def of_part(
   }
   for name, leaf in sorted(trees.flatten(values).items()):
     digest.update(name.encode())
-    digest.update(np.asarray(leaf).tobytes())
+    digest.update(_whole(leaf).tobytes())
   return digest.hexdigest()[:16]
+
+
+def _whole(leaf):
+  """The array, also if other processes have parts of it; all call this."""
+  if getattr(leaf, "is_fully_addressable", True):
+    return np.asarray(leaf)
+  return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
 def computed(

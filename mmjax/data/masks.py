@@ -4,6 +4,7 @@ Each hides a number of positions that is known beforehand, so that all examples
 of a batch have the same shapes. Positions come sorted and distinct.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -99,10 +100,17 @@ class Vocabulary:
   """What masking has to know of a tokenizer."""
 
   mask_id: int  # What stands for a hidden token.
-  num_special: int  # Ids below are no content: never hidden, never drawn.
-  size: int  # Ids end there.
+  # By id, False for what is no content: never hidden, never drawn.
+  content: Bool[np.ndarray, " v"]
   # By id, whether a token starts a word; only to hide whole words.
   starts_word: Bool[np.ndarray, " v"] | None = None
+  # By id, whether it ends one, where a vocabulary marks that instead.
+  ends_word: Bool[np.ndarray, " v"] | None = None
+
+  @functools.cached_property
+  def drawn(self) -> list[int]:
+    """The ids that may stand for a hidden token at random."""
+    return np.flatnonzero(self.content).tolist()
 
 
 def max_hidden(rate: float, max_tokens: int) -> int:
@@ -125,9 +133,9 @@ def bert_mask(
 
   Source: Devlin et al. 2019 (arXiv:1810.04805), section 3.1, task 1.
   """
-  candidates = (tokens >= vocabulary.num_special).nonzero()[0].tolist()
+  candidates = vocabulary.content[tokens].nonzero()[0].tolist()
   length = len(candidates)
-  count = _count(rate, length, slots)
+  count = count_hidden(rate, length, slots)
   # One draw for all, then plain Python: for so few numbers, calls into numpy
   # are what would cost time.
   draws = rng.random(length + 2 * count).tolist()
@@ -162,7 +170,7 @@ def word_mask(
     slots: most tokens that are hidden.
   """
   found = words(tokens, vocabulary)
-  count = _count(rate, sum(map(len, found)), slots)
+  count = count_hidden(rate, sum(map(len, found)), slots)
   draws = rng.random(len(found) + 2 * slots).tolist()
   chosen: list[list[int]] = []
   left = count
@@ -197,7 +205,7 @@ def span_mask(
   `word_mask`.
   """
   found = words(tokens, vocabulary)
-  left = _count(rate, sum(map(len, found)), slots)
+  left = count_hidden(rate, sum(map(len, found)), slots)
   chosen: list[list[int]] = []
   open_ = list(range(len(found)))  # Words that are not hidden, ascending.
   draws = rng.random((left, 3)).tolist()  # At most so many runs.
@@ -236,7 +244,9 @@ def words(
   """The positions of each word: runs of content that start where it says."""
   assert vocabulary.starts_word is not None
   starts = vocabulary.starts_word[tokens]
-  content = (tokens >= vocabulary.num_special).tolist()
+  if vocabulary.ends_word is not None:
+    starts[1:] |= vocabulary.ends_word[tokens[:-1]]
+  content = vocabulary.content[tokens].tolist()
   found: list[list[int]] = []
   for position, start in enumerate(starts.tolist()):
     if not content[position]:
@@ -247,7 +257,8 @@ def words(
   return found
 
 
-def _count(rate: float, length: int, slots: int) -> int:
+def count_hidden(rate: float, length: int, slots: int) -> int:
+  """How many of `length` content tokens are hidden."""
   return min(max(1, round(rate * length)), slots, length)
 
 
@@ -264,15 +275,15 @@ def _corrupt(tokens, groups, kinds, others, slots, vocabulary) -> MaskedText:
   `kinds` has a number in [0, 1) for each group, `others` one for each token.
   """
   corrupted = tokens.copy()
-  content = vocabulary.size - vocabulary.num_special  # Ids to draw from.
+  content = vocabulary.drawn
   chosen: list[int] = []
   for group, kind in zip(groups, kinds, strict=False):
     for position in group:
       if kind < 0.8:
         corrupted[position] = vocabulary.mask_id
       elif kind < 0.9:
-        drawn = int(others[len(chosen)] * content)
-        corrupted[position] = vocabulary.num_special + drawn
+        drawn = int(others[len(chosen)] * len(content))
+        corrupted[position] = content[drawn]
       chosen.append(position)
   hidden = np.zeros(slots, np.int32)
   hidden[: len(chosen)] = chosen

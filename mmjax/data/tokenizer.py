@@ -1,35 +1,37 @@
-"""Text <-> ids: byte-level BPE, so that no text in any language is unknown.
+"""Text <-> ids, with a vocabulary that was trained here or comes from others.
 
-Source: Sennrich et al. 2016 (arXiv:1508.07909) on bytes as in Radford et al.
-2019 (GPT-2), by the `tokenizers` library. Case is kept. Each text is read as
-if a space stood before it, so that a word has the same tokens anywhere.
+Those that mmjax trains (`tokenizer_train`) work on bytes: no text in any
+language is unknown. Case is kept. Each text is read as if a space stood before
+it, so that a word has the same tokens anywhere. Those of others
+(`tokenizer_files`) do what they do; their ids stay as they are, so that
+released weights fit.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
-import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tokenizers
 from jaxtyping import Bool, Int
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mmjax.core import errors
 from mmjax.data import chat as chat_lib
-from mmjax.data import starter
+from mmjax.data import (
+  special_tokens,
+  starter,
+  tokenizer_backends,
+  tokenizer_files,
+  tokenizer_train,
+)
 
-# Ids 0 to 4; their names cannot be typed into a text by accident or on purpose.
-SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<mask>", "<sep>")
-PAD, BOS, EOS, MASK, SEP = range(len(SPECIAL_TOKENS))
 STARTER = "starter"
 STARTER_VOCAB_SIZE = 2048
-MIN_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256  # Special tokens and all bytes.
 CHAT = "chat_template"  # Of a file: what turns of each role begin with.
+ROLES = "special_tokens"  # Of a file: the id of each role; see `SpecialTokens`.
 
 
 class TextTokenizer:
@@ -38,77 +40,70 @@ class TextTokenizer:
   Equal files give equal `id`s, whatever the version of the library.
   """
 
-  pad_id, bos_id, eos_id, mask_id, sep_id = PAD, BOS, EOS, MASK, SEP
-  num_special = len(SPECIAL_TOKENS)  # Ids below are never content.
-
   def __init__(self, text: str):
     """Takes the JSON text of a tokenizer file; see also `load`.
 
     Raises:
-      UserError: not a tokenizer of this kind.
+      UserError: not a tokenizer.
     """
     self.chat: chat_lib.ChatTemplate | None = None
     try:
       content = json.loads(text)
       if CHAT in content:
         self.chat = chat_lib.read_template(content.pop(CHAT))
-      self._json = _canonical(content)
-      self._tokenizer = tokenizers.Tokenizer.from_str(self._json)
+      roles = content.pop(ROLES, None)
+      for name in ("truncation", "padding"):  # `encode` does both.
+        if name in content:
+          content[name] = None
+      self._backend = tokenizer_backends.open_backend(content)
+      self.special = self._backend.roles
+      if roles is not None:
+        self.special = special_tokens.read(roles, self._backend.size)
+    except errors.UserError:
+      raise
     except Exception as e:  # The library raises bare Exceptions.
       raise errors.UserError(f"Not a tokenizer file: {e}") from e
-    got = tuple(self._tokenizer.id_to_token(i) for i in range(self.num_special))
-    if got != SPECIAL_TOKENS:
-      raise errors.UserError(
-        f"Not a tokenizer of mmjax: its first tokens are {got}, expected "
-        f"{SPECIAL_TOKENS}. Train one with TextTokenizer.train."
-      )
-    # "<mask>" in a text is six characters, not the special token.
-    self._tokenizer.encode_special_tokens = True
+    if self.special != special_tokens.OWN:
+      content[ROLES] = dataclasses.asdict(self.special)
+    self._json = _canonical(content)
+    roles = dataclasses.astuple(self.special)
+    self.pad_id, self.bos_id, self.eos_id, self.mask_id, self.sep_id = roles
+    self._roles = frozenset(roles)
+    self.vocab_size = max(self._backend.size, *(i + 1 for i in self._roles))
+
+  def __reduce__(self):
+    return TextTokenizer, (self._text,)
 
   @classmethod
-  def train(cls, texts: Iterable[str], vocab_size: int) -> "TextTokenizer":
-    """Learns merges from texts; the same texts give the same tokenizer.
+  def train(
+    cls, texts: Iterable[str], vocab_size: int, kind: str = "bpe"
+  ) -> "TextTokenizer":
+    """Learns from texts; the same texts give the same tokenizer.
 
     Raises:
-      UserError: `vocab_size` does not hold the bytes and special tokens.
+      UserError: `vocab_size` does not hold the bytes and special tokens, or
+        an unknown kind; see `tokenizer_train.KINDS`.
     """
-    if vocab_size < MIN_VOCAB_SIZE:
-      raise errors.UserError(
-        f"vocab_size={vocab_size}, expected at least {MIN_VOCAB_SIZE}: "
-        f"{len(SPECIAL_TOKENS)} special tokens and 256 bytes."
-      )
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-      vocab_size=vocab_size,
-      special_tokens=list(SPECIAL_TOKENS),
-      initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-      show_progress=False,
-    )
-    tokenizer.train_from_iterator(iter(texts), trainer=trainer)
-    return cls(tokenizer.to_str())
+    return cls(tokenizer_train.train(texts, vocab_size, kind))
 
   @classmethod
   def load(cls, path: str | Path) -> "TextTokenizer":
     """Reads a tokenizer file; "starter" is the one that ships with mmjax.
 
     Raises:
-      UserError: no such file, or not a tokenizer.
+      UserError: no such file, or not a tokenizer; see `tokenizer_files.READ`.
     """
     if path == STARTER:
       return _starter()
     file = Path(path).expanduser()
     try:
-      text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-      raise errors.UserError(
-        f"No tokenizer at {str(file)!r} ({e}). Expected a JSON file written "
-        f"by TextTokenizer.save, or the word {STARTER!r}."
-      ) from e
-    try:
+      text = tokenizer_files.read(tokenizer_files.find(file))
       return cls(text)
+    except OSError as e:
+      raise errors.UserError(
+        f"No tokenizer at {str(file)!r} ({e}). Expected "
+        f"{tokenizer_files.READ}, or the word {STARTER!r}."
+      ) from e
     except errors.UserError as e:
       raise errors.UserError(f"{str(file)!r}: {e}") from e
 
@@ -134,8 +129,27 @@ class TextTokenizer:
     return _canonical({**json.loads(self._json), CHAT: template})
 
   @property
-  def vocab_size(self) -> int:
-    return self._tokenizer.get_vocab_size()
+  def kind(self) -> str:
+    """Of the vocabulary, for people: "BPE", "WordPiece", "sentencepiece"..."""
+    return self._backend.kind
+
+  @property
+  def unknown_id(self) -> int | None:
+    """What stands for a text that the vocabulary lacks; None if none can."""
+    return self._backend.unknown_id
+
+  @property
+  def appended(self) -> tuple[str, ...]:
+    """Special tokens that the file lacks: the last ids, in this order."""
+    ids = {i: role for role, i in dataclasses.asdict(self.special).items()}
+    return tuple(f"<{ids[i]}>" for i in sorted(ids) if i >= self._backend.size)
+
+  def describe(self) -> str:
+    """Kind, size and id, and what the file lacked."""
+    said = f"{self.kind}, {self.vocab_size:,} tokens, id {self.id}"
+    if self.appended:
+      said += f", with {', '.join(self.appended)} appended"
+    return said
 
   @functools.cached_property
   def id(self) -> str:
@@ -146,22 +160,54 @@ class TextTokenizer:
     return hashlib.sha256(self._json.encode()).hexdigest()[:12]
 
   @functools.cached_property
+  def content(self) -> Bool[np.ndarray, " v"]:
+    """By id: False for special tokens and for ids that stand for nothing."""
+    out = np.zeros(self.vocab_size, bool)
+    special = self._roles | self._backend.special
+    for i in range(self._backend.size):
+      out[i] = i not in special and self._backend.name(i) is not None
+    return out
+
+  @functools.cached_property
+  def _known(self) -> frozenset[int]:
+    return frozenset(np.flatnonzero(self.content).tolist())
+
+  @functools.cached_property
   def starts_word(self) -> Bool[np.ndarray, " v"]:
     """By id: True for a token that begins with a space or punctuation.
 
     So words are what stands between spaces, and punctuation is apart. In
-    languages without spaces, that is all between two marks.
+    languages without spaces, that is all between two marks. In WordPiece, what
+    is no continuation: there, Chinese characters are words.
     """
-    firsts = frozenset(string.punctuation.encode() + string.whitespace.encode())
-    starts = np.zeros(self.vocab_size, bool)
-    for i in range(self.num_special, self.vocab_size):
-      first = self._tokenizer.id_to_token(i)[0]
-      starts[i] = _byte_of()[first] in firsts
-    return starts
+    return self._by_id(self._backend.starts_word)
+
+  @functools.cached_property
+  def ends_word(self) -> Bool[np.ndarray, " v"]:
+    """By id: True where the vocabulary marks ends of words, as CLIP's does."""
+    return self._by_id(self._backend.ends_word)
+
+  @functools.cached_property
+  def is_byte(self) -> Bool[np.ndarray, " v"]:
+    """By id: True for a single byte, or for a piece of a character."""
+    return self._by_id(self._backend.is_byte)
+
+  def _by_id(self, ask) -> Bool[np.ndarray, " v"]:
+    out = np.zeros(self.vocab_size, bool)
+    for i in np.flatnonzero(self.content).tolist():
+      out[i] = ask(i)
+    return out
 
   def pieces(self, text: str) -> list[int]:
-    """Encodes a text of any length, without special tokens."""
-    return self._tokenizer.encode(text, add_special_tokens=False).ids
+    """Encodes a text of any length, without special tokens.
+
+    Whoever types the name of one gets its letters, or, from vocabularies that
+    make the token of it, nothing.
+    """
+    ids = self._backend.encode(text)
+    if self._roles.isdisjoint(ids):
+      return ids
+    return [i for i in ids if i not in self._roles]
 
   def num_tokens(self, text: str) -> int:
     """Counts the ids of a whole text, bos and eos included."""
@@ -177,17 +223,16 @@ class TextTokenizer:
         f"max_tokens={max_tokens}, expected at least 2: bos and eos."
       )
     ids = self.pieces(text)[: max_tokens - 2]
-    out = np.full(max_tokens, PAD, np.int32)
-    out[0] = BOS
+    out = np.full(max_tokens, self.pad_id, np.int32)
+    out[0] = self.bos_id
     out[1 : len(ids) + 1] = ids
-    out[len(ids) + 1] = EOS
+    out[len(ids) + 1] = self.eos_id
     return out
 
   def decode(self, ids: Iterable[Any]) -> str:
     """Returns the text of ids; special tokens are left out."""
-    content = [int(i) for i in ids if int(i) >= self.num_special]
-    text = self._tokenizer.decode(content, skip_special_tokens=False)
-    return text.removeprefix(" ")
+    known = self._known
+    return self._backend.decode([i for i in map(int, ids) if i in known])
 
   def token(self, token_id: int) -> str:
     """Returns one token for people to read.
@@ -203,15 +248,16 @@ class TextTokenizer:
       raise errors.UserError(
         f"Token {token_id} is outside the vocabulary of {self.vocab_size}."
       )
-    if token_id < self.num_special:
-      return SPECIAL_TOKENS[token_id]
-    content = bytes(
-      _byte_of()[c] for c in self._tokenizer.id_to_token(token_id)
-    )
-    try:
-      return content.decode("utf-8")
-    except UnicodeDecodeError:
-      return "".join(_readable(content))
+    if not self.content[token_id]:
+      return self._special_name(token_id)
+    return "".join(_readable(self._backend.content(token_id)))
+
+  def _special_name(self, token_id: int) -> str:
+    name = None
+    if token_id < self._backend.size:
+      name = self._backend.name(token_id)
+    roles = {i: role for role, i in dataclasses.asdict(self.special).items()}
+    return name or f"<{roles.get(token_id, token_id)}>"
 
 
 def _readable(content: bytes) -> Iterator[str]:
@@ -227,17 +273,6 @@ def _readable(content: bytes) -> Iterator[str]:
     else:
       yield f"<{content[0]:02X}>"
       content = content[1:]
-
-
-@functools.cache
-def _byte_of() -> dict[str, int]:
-  # The printable stand-ins of byte-level BPE: printable Latin-1 characters
-  # stand for themselves, the other bytes for 256, 257, ... in order.
-  printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-  others = [b for b in range(256) if b not in printable]
-  table = {chr(b): b for b in printable}
-  table.update({chr(256 + i): b for i, b in enumerate(others)})
-  return table
 
 
 @functools.cache

@@ -104,7 +104,7 @@ class MaskedPrediction:
         "right": predicted.get(position) == token,
       }
       for position, token in enumerate(shown["text"][row].tolist())
-      if token >= self.tokenizer.num_special
+      if self.tokenizer.content[token]
     ]
 
   def _fill(self, apply, batch):

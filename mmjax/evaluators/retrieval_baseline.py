@@ -81,7 +81,7 @@ def _looks_and_words(evaluator, batch):
     (len(pixels), evaluator.tokenizer.vocab_size), dtype=np.float64
   )
   for row, ids in zip(counts, batch[evaluator.text], strict=True):
-    np.add.at(row, ids[ids >= evaluator.tokenizer.num_special], 1)
+    np.add.at(row, ids[evaluator.tokenizer.content[ids]], 1)
   return thumbnails(pixels, evaluator.pixels), counts
 
 

@@ -58,7 +58,7 @@ def _mask(rng, tokens, rate=0.15, slots=20):
   return masks.bert_mask(
     rng,
     np.array(tokens, np.int32),
-    masks.Vocabulary(mask_id=3, num_special=5, size=1000),
+    masks.Vocabulary(mask_id=3, content=np.arange(1000) >= 5),
     rate=rate,
     slots=slots,
   )
@@ -130,7 +130,7 @@ def _hide(strategy, rng, tokens=SENTENCE, rate=0.5, slots=8, starts=STARTS):
   out = masks.TEXT_STRATEGIES[strategy](
     rng,
     np.asarray(tokens, np.int32),
-    masks.Vocabulary(3, 5, 40, starts),
+    masks.Vocabulary(3, np.arange(40) >= 5, starts),
     rate=rate,
     slots=slots,
   )
@@ -142,7 +142,8 @@ def _hide(strategy, rng, tokens=SENTENCE, rate=0.5, slots=8, starts=STARTS):
 
 
 def test_words_are_runs_from_start_to_start():
-  assert masks.words(SENTENCE, masks.Vocabulary(3, 5, 40, STARTS)) == WORDS
+  vocabulary = masks.Vocabulary(3, np.arange(40) >= 5, STARTS)
+  assert masks.words(SENTENCE, vocabulary) == WORDS
 
 
 def test_word_mask_hides_whole_words_and_no_more_than_asked(rng):
