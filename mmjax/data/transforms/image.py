@@ -13,15 +13,11 @@ from PIL import Image, ImageFilter, ImageOps
 from mmjax.core import batch, errors
 from mmjax.core.batch import FieldSpec
 from mmjax.data import masks
+from mmjax.data.transforms import bilinear, color, jpeg, sides
+from mmjax.data.transforms.rand_augment import RandAugment, rand_augment
 
 MAX_PIXELS = 64 * 1024 * 1024  # 192 MiB as RGB.
 CROP_ATTEMPTS = 10
-# Brightness of R, G and B to the eye: ITU-R BT.601.
-LUMA = (0.299, 0.587, 0.114)
-YIQ_OF_RGB = np.array(
-  [LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)]
-)
-RGB_OF_YIQ = np.linalg.inv(YIQ_OF_RGB)
 
 
 def decode(
@@ -34,6 +30,8 @@ def decode(
   Raises:
     ValueError: not a picture, damaged, or of more than `max_pixels`.
   """
+  if (pixels := jpeg.decode(encoded, max_pixels)) is not None:
+    return pixels
   try:
     with Image.open(io.BytesIO(encoded)) as image:
       # The size stands in the header: nothing is decoded yet.
@@ -80,7 +78,8 @@ class ImageTransform:
   """Adds `image`: uint8, `size` x `size` x 3.
 
   In training a random part of the picture, else all of it, resized with
-  antialiasing. Flipping is off by default: captions say left and right.
+  antialiasing. Flipping is off by default: captions say left and right; where
+  a text of the example does, it is not flipped.
 
   Source: the crop of Szegedy et al. 2015 (arXiv:1409.4842), section 6.
   """
@@ -90,12 +89,18 @@ class ImageTransform:
   crop_scale: tuple[float, float] = (0.6, 1.0)
   crop_ratio: tuple[float, float] = (0.8, 1.25)  # Width by height.
   flip: bool = False
+  # Beginnings of words that forbid a flip, in any text of the source.
+  side_words: tuple[str, ...] = sides.WORDS
   # Brightness, contrast and saturation change by up to this share.
   color_jitter: float = 0.0
   hue_jitter: float = 0.0  # Hue turns by up to this share of the circle.
   # Gaussian blur of up to this standard deviation, pixels: what is learned
   # then rests on shapes more than on the strokes of one artist.
   blur: float = 0.0
+  rand_augment: RandAugment | Mapping[str, Any] = RandAugment()
+  # False resizes with OpenCV by bilinear interpolation alone, in an eighth of
+  # the time: for parts that are up to about twice as large as `size`.
+  antialias: bool = True
   field: str = "image"  # Field of the source: encoded bytes or uint8 h w 3.
   max_pixels: int = MAX_PIXELS
 
@@ -119,6 +124,9 @@ class ImageTransform:
         )
     if self.blur < 0:
       raise errors.UserError(f"blur={self.blur}, expected at least 0.")
+    # A section of a config; the class is frozen.
+    made = rand_augment(self.rand_augment)
+    object.__setattr__(self, "rand_augment", made)
 
   @property
   def crops(self) -> bool:
@@ -128,8 +136,12 @@ class ImageTransform:
   @property
   def fixed(self) -> bool:
     """Whether training sees each picture as evaluation does."""
+    return not (self.crops or self.flip or self._changes_look)
+
+  @property
+  def _changes_look(self) -> bool:
     jitter = self.color_jitter or self.hue_jitter
-    return not (self.crops or self.flip or jitter or self.blur)
+    return bool(jitter or self.blur or self.rand_augment.num_ops)
 
   def specs(self) -> dict[str, FieldSpec]:
     shape = (self.size, self.size, 3)
@@ -172,10 +184,10 @@ class ImageTransform:
     if train and self.crops:
       box = self._draw_box(rng, width, height)
     shape = (self.size, self.size)
-    return {
-      **example,
-      "image": self.render(pixels, shape, box, rng, train=train),
-    }
+    made = self.render(pixels, shape, box, rng, train=train)
+    if train:
+      made = self.mirror(made, example, rng)
+    return {**example, "image": made}
 
   def render(
     self,
@@ -189,17 +201,38 @@ class ImageTransform:
     """Resizes the part `box` to `shape`; in training changes its look too."""
     if not train:
       same = box is None and pixels.shape[:2] == shape
-      return pixels if same else np.asarray(resize(pixels, shape, box))
-    picture = resize(pixels, shape, box)
+      return pixels if same else np.asarray(self._resize(pixels, shape, box))
+    if not (self.antialias or self._changes_look):
+      return bilinear.resize(pixels, shape, box)
+    picture = self._resize(pixels, shape, box)
+    if self.rand_augment.num_ops:
+      picture = self.rand_augment(picture, self.rand_augment.draw(rng))
     if self.color_jitter or self.hue_jitter:
-      picture = jitter_colors(rng, picture, self.color_jitter, self.hue_jitter)
+      picture = color.jitter_colors(
+        rng, picture, self.color_jitter, self.hue_jitter
+      )
     if self.blur:
       radius = self.blur * float(rng.random())
       picture = picture.filter(ImageFilter.GaussianBlur(radius))
-    pixels = np.asarray(picture)
-    if self.flip and rng.random() < 0.5:
-      pixels = pixels[:, ::-1]
-    return pixels
+    return np.asarray(picture)
+
+  def mirror(
+    self,
+    pixels: UInt8[np.ndarray, "*f y x 3"],
+    example: Mapping[str, Any],
+    rng: np.random.Generator,
+  ) -> UInt8[np.ndarray, "*f y x 3"]:
+    """With `flip`, half of the pictures; see `side_words`."""
+    if not self.flip or rng.random() >= 0.5:
+      return pixels
+    if sides.tells_sides(example, tuple(self.side_words)):
+      return pixels
+    return np.flip(pixels, axis=-2)
+
+  def _resize(self, pixels, shape, box) -> Image.Image:
+    if self.antialias:
+      return resize(pixels, shape, box)
+    return Image.fromarray(bilinear.resize(pixels, shape, box))
 
   def _draw_box(
     self, rng: np.random.Generator, width: int, height: int
@@ -251,42 +284,6 @@ def resize(
   # A third of the time of `Image.fromarray`.
   whole = Image.frombytes("RGB", (width, height), pixels.tobytes())
   return whole.resize(new[::-1], Image.Resampling.BILINEAR, box=box)
-
-
-def jitter_colors(
-  rng: np.random.Generator,
-  picture: Image.Image,
-  strength: float,
-  hue: float = 0.0,
-) -> Image.Image:
-  """Changes brightness, contrast and saturation by up to `strength` each.
-
-  Besides, turns the hue by up to `hue` of the circle. All are affine in the
-  colour: one 3 x 3 matrix and an offset, a sixth of the time that numpy takes.
-  """
-  *u, turn = rng.random(4).tolist()
-  bright, contrast, saturation = (1 + strength * (2 * v - 1) for v in u)
-  mean = picture.reduce(picture.size).getpixel((0, 0))  # Rounded.
-  gray = sum(c * weight for c, weight in zip(mean, LUMA, strict=True))
-  offset = bright * (1 - contrast) * gray  # Contrast turns around the mean.
-  angle = 2 * math.pi * hue * (2 * turn - 1)
-  # Row by row, what a channel becomes of R, G and B.
-  matrix: list[float] = []
-  for row in hue_matrix(angle, saturation):
-    matrix += [*(bright * contrast * m for m in row), offset]
-  return picture.convert("RGB", tuple(matrix))
-
-
-def hue_matrix(
-  angle: float, saturation: float
-) -> tuple[tuple[float, ...], ...]:
-  """Turns colours around the axis of grays, and scales their distance to it.
-
-  The plane of constant luma is that of I and Q in YIQ (NTSC); luma stays.
-  """
-  cos, sin = saturation * math.cos(angle), saturation * math.sin(angle)
-  turned = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-  return tuple(map(tuple, (RGB_OF_YIQ @ turned @ YIQ_OF_RGB).tolist()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,6 +164,8 @@ class PatchTransform:
     )
     shape = (rows * self.patch_size, columns * self.patch_size)
     pixels = self.image.render(pixels, shape, box, rng, train=train)
+    if train:
+      pixels = self.image.mirror(pixels, example, rng)
     n = rows * columns
     patches = np.zeros(
       (self.max_patches, self.patch_size**2 * pixels.shape[2]), np.uint8

@@ -24,6 +24,5 @@ class SecondView(ImageTransform):
     *,
     train: bool,
   ) -> dict[str, Any]:
-    alone = {self.field: example[self.field]}
-    made = super().__call__(alone, rng, train=train)
+    made = super().__call__(example, rng, train=train)
     return {**example, "image_second": made["image"]}

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter, UnidentifiedImageError
 from mmjax.core import batch, errors
 from mmjax.core.batch import FieldSpec
 from mmjax.data import masks
-from mmjax.data.transforms import image
+from mmjax.data.transforms import color, image
 
 # By which frames are chosen, what becomes of clips that are too short, and
 # which tubelets are hidden.
@@ -198,6 +198,9 @@ class VideoTransform(image.ImageTransform):
       return {**example, "video": frames}
     box = self._draw_box(rng, width, height) if self.crops else None
     pictures = [image.resize(f, self.size, box) for f in frames]
+    if self.rand_augment.num_ops:
+      drawn = self.rand_augment.draw(rng)
+      pictures = [self.rand_augment(picture, drawn) for picture in pictures]
     if self.blur:
       blur = ImageFilter.GaussianBlur(self.blur * float(rng.random()))
       pictures = [picture.filter(blur) for picture in pictures]
@@ -205,13 +208,11 @@ class VideoTransform(image.ImageTransform):
     if self.color_jitter or self.hue_jitter:
       # Frames below each other are one picture: one mean for the contrast.
       column = Image.fromarray(frames.reshape(-1, self.size, 3))
-      column = image.jitter_colors(
+      column = color.jitter_colors(
         rng, column, self.color_jitter, self.hue_jitter
       )
       frames = np.asarray(column).reshape(frames.shape)
-    if self.flip and rng.random() < 0.5:
-      frames = frames[:, :, ::-1]
-    return {**example, "video": frames}
+    return {**example, "video": self.mirror(frames, example, rng)}
 
   def indices(
     self, length: int, rng: np.random.Generator, *, train: bool
