@@ -20,6 +20,7 @@ A batch is a dict of arrays whose leading axis is the example. Fields:
   <field>_coordinates int32     b n c         (row, column) of each patch
   <field>_codes       int32     b n           codes of its tokens, from a cache
   <field>_segments    int32     b t           which part a token belongs to
+                      int32     b m           to which text a picture belongs
   <field>_positions   int32     b t           where in that part it stands
   <field>_places      int32     b t           which token of the pictures
                                               stands there; -1 = a word

@@ -22,6 +22,8 @@ class Sequence:
   # Where content tokens are, for rotary positions: (row, column), (time,), ...
   # The first axis may be 1: the same in all examples.
   coordinates: Float[Array, "#b m c"] | None = None
+  # Where several examples share a row: which one each token is of; 0 = padding.
+  packed: Int[Array, "b n"] | None = None
   num_prefix: int = struct.field(pytree_node=False, default=0)
   num_content: int = struct.field(pytree_node=False, default=0)
 
@@ -63,3 +65,8 @@ def membership(hidden: Int[Array, "b k"], length: int) -> Bool[Array, "b n"]:
   """Says of each position in [0, length) whether `hidden` holds it."""
   grid = jnp.arange(length)[None, None, :]  # 1 1 n
   return jnp.any(hidden[:, :, None] == grid, axis=1)
+
+
+def same(packed: Int[Array, "b n"]) -> Bool[Array, "b n n"]:
+  """Which tokens of a row are of the same example."""
+  return packed[:, :, None] == packed[:, None, :]

@@ -8,48 +8,68 @@ An example that cannot be used is skipped and counted (`Pipeline.bad`). In
 training another takes its place, again a function of (seed, epoch, index); in
 evaluation nothing does, lest one be counted twice: its row is masked.
 
-Grain reads ahead with threads, a whole batch at a time: its cost of about
-30 microseconds an element is then paid once a batch.
+Grain reads ahead with threads, or with processes if `Pipeline.workers` asks for
+some, a whole batch at a time: its cost of about 30 microseconds an element is
+then paid once a batch.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from mmjax.core import errors
-from mmjax.data import order
+from mmjax.data import buckets, order, workers
 from mmjax.data.examples import Pipeline
 
 HostBatch = dict[str, np.ndarray]
 MAX_TRIES = 100  # Others that are tried in place of a broken example.
+NUM_THREADS = 2  # That make the batches of training.
 MAX_STEPS = 2**40  # "For ever": Grain wants an end.
 
 
 def train_batches(
   pipeline: Pipeline,
   *,
-  batch_size: int,
+  batch_size: int | tuple[int, ...],
   seed: int,
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
-  num_threads: int = 2,
+  num_threads: int = NUM_THREADS,
 ) -> Iterator[HostBatch]:
   """Returns batches for ever, from `start_step` on.
 
-  Each epoch has an order of its own; a batch may span two of them.
+  Each epoch has an order of its own; a batch may span two of them. With
+  `pipeline.buckets` a batch is of one bucket, and cut to its length.
 
   Args:
-    batch_size: examples of all processes together.
+    batch_size: examples of all processes together; of each bucket, if they
+      differ.
     start_step: the first step to return, for a run that goes on.
     num_threads: that make batches ahead of the caller; 0 makes them in the
-      caller's thread.
+      caller's thread. Not used with `pipeline.workers`.
 
   Raises:
     UserError: the batch does not divide over the processes; while iterating,
       a wrong config, or too many broken examples.
   """
+  make = _bucketed if pipeline.buckets else _mixed
+  how = (pipeline, batch_size, seed, process_index, process_count)
+  assemble = make(*how)
+  steps = range(start_step, MAX_STEPS)
+  if pipeline.workers:
+    # Each worker has an `assemble` of its own: closures cannot be sent.
+    make_theirs = functools.partial(make, *how)
+    return workers.read(steps, make_theirs, pipeline, pipeline.workers)
+  return _read(steps, assemble, num_threads)
+
+
+def _mixed(pipeline, batch_size, seed, process_index, process_count):
+  """Makes batches of examples of any length."""
+  if isinstance(batch_size, tuple):
+    (batch_size,) = batch_size
   rows = _rows(batch_size, process_index, process_count)
 
   def assemble(step):
@@ -63,7 +83,29 @@ def train_batches(
       ],
     )
 
-  return _read(range(start_step, MAX_STEPS), assemble, num_threads)
+  return assemble
+
+
+def _bucketed(pipeline, batch_size, seed, process_index, process_count):
+  """Makes batches of examples of one bucket each."""
+  found = pipeline.buckets
+  if isinstance(batch_size, int):
+    batch_size = (batch_size,) * len(found.lengths)
+  rows = [_rows(size, process_index, process_count) for size in batch_size]
+  schedule = buckets.BucketOrder(found.counts, batch_size, seed)
+
+  def assemble(step):
+    bucket, number = schedule.at(step)
+    among = found.members[bucket]
+    positions = number * batch_size[bucket] + rows[bucket]
+    epochs, places = order.shuffle(positions, len(among), seed)
+    examples = [
+      _usable(pipeline, int(among[place]), int(epoch), seed, True, among)
+      for place, epoch in zip(places, epochs, strict=True)
+    ]
+    return found.trim(_stack(pipeline, examples), pipeline.specs, bucket)
+
+  return assemble
 
 
 def eval_batches(
@@ -118,7 +160,11 @@ def eval_batches(
 
 def fingerprint(pipeline: Pipeline, seed: int) -> dict[str, Any]:
   """Says what the order of the data depends on, for checkpoints."""
-  return {
+  more = {}
+  if found := pipeline.buckets:
+    pairs = zip(found.lengths, found.counts, strict=True)
+    more["buckets"] = [list(pair) for pair in pairs]
+  return more | {
     "source": pipeline.name,
     "split": pipeline.split,
     "length": len(pipeline),
@@ -145,13 +191,25 @@ def _rows(
 
 
 def _usable(
-  pipeline: Pipeline, index: int, epoch: int, seed: int, train: bool
+  pipeline: Pipeline,
+  index: int,
+  epoch: int,
+  seed: int,
+  train: bool,
+  among: np.ndarray | None = None,
 ) -> Mapping[str, Any]:
-  """The example, or if it is broken the first of its walk that is not."""
+  """The example, or if it is broken the first of its walk that is not.
+
+  The walk is `among` these indices, ascending; None = all.
+  """
   example = pipeline.try_example(index, epoch, seed, train)
   if example is not None:
     return example
-  others = order.walk(epoch, index, len(pipeline), seed, MAX_TRIES)
+  if among is None:
+    others = order.walk(epoch, index, len(pipeline), seed, MAX_TRIES)
+  else:
+    place = int(np.searchsorted(among, index))
+    others = among[order.walk(epoch, place, len(among), seed, MAX_TRIES)]
   for other in others.tolist():
     example = pipeline.try_example(other, epoch, seed, train)
     if example is not None:

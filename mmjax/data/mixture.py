@@ -117,7 +117,7 @@ class Sample:
   def draw(self, steps: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """The number of the task that each of some steps takes."""
     below = np.cumsum(self.shares(steps), axis=1)[:, :-1]  # n t-1
-    return (order.uniform(steps, self.seed)[:, None] >= below).sum(axis=1)
+    return (order.spread(steps, self.seed)[:, None] >= below).sum(axis=1)
 
   def at(self, step: int) -> tuple[str, ...]:
     """The one that was drawn."""

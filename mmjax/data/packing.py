@@ -11,7 +11,7 @@ OPEN_ROWS = 64  # That are looked at for room; more would fill them better.
 
 def first_fit(
   sizes: Sequence[tuple[int, ...] | None],
-  capacity: tuple[int, ...],
+  capacity: tuple[float | int, ...],
   open_rows: int = OPEN_ROWS,
 ) -> list[tuple[int, ...]]:
   """Puts each item, in order, into the first row that has room for it.
@@ -21,14 +21,14 @@ def first_fit(
 
   Args:
     sizes: of each item in each respect, e.g. (tokens, pictures).
-    capacity: of a row in each respect.
+    capacity: of a row in each respect; `math.inf` = no matter how much.
 
   Returns:
     The items of each row, ascending; rows by their first item.
   """
   rows: list[list[int]] = []
   # Row and what room is left there, the oldest first.
-  room: list[tuple[int, list[int]]] = []
+  room: list[tuple[int, list[float | int]]] = []
   for item, size in enumerate(sizes):
     if size is None:
       rows.append([item])
@@ -64,13 +64,19 @@ class Packed:
     self,
     source: Source,
     measure: Callable[[Mapping[str, Any]], tuple[int, ...]],
-    capacity: tuple[int, ...],
+    capacity: tuple[float | int, ...],
     field: str,
   ):
     self._source = source
     self._field = field
-    self.rows = first_fit(
-      [_size(source, i, measure) for i in range(len(source))], capacity
+    self._sizes = [measured(source, i, measure) for i in range(len(source))]
+    self.rows = first_fit(self._sizes, capacity)
+
+  def fullest(self, respect: int) -> int:
+    """The most that a row holds in one respect."""
+    return max(
+      sum(size[respect] for i in row if (size := self._sizes[i]))
+      for row in self.rows
     )
 
   def __len__(self) -> int:
@@ -83,7 +89,12 @@ class Packed:
     return {self._field: examples, **({"id": "+".join(ids)} if ids else {})}
 
 
-def _size(source, index, measure):
+def measured(
+  source: Source,
+  index: int,
+  measure: Callable[[Mapping[str, Any]], tuple[int, ...]],
+) -> tuple[int, ...] | None:
+  """The size of an example, or None if it is broken."""
   try:
     return measure(source[index])
   except errors.UserError:

@@ -26,6 +26,8 @@ class Paired:
       self.class_names = source.class_names
     if hasattr(source, "splits"):
       self.splits = source.splits
+    if hasattr(source, "find_classes"):
+      self.find_classes = source.find_classes
     self._partner = _partners(source, key)
 
   def __len__(self) -> int:

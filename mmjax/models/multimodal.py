@@ -69,6 +69,12 @@ class MultimodalModel(nn.Module):
   ) -> dict[str, Sequence]:
     """Lets modalities attend to each other."""
     fusion = self._need("fusion", self.fusion, "fusion")
+    packed = any(s.packed is not None for s in sequences.values())
+    if packed and not getattr(fusion, "keeps_packed", False):
+      raise errors.UserError(
+        f"A row holds several examples, which a {type(fusion).__name__} would "
+        "mix: use the fusion 'joint', or leave data.text.pack out."
+      )
     return fusion(sequences, train=train)
 
   def fuse_pairs(
@@ -82,7 +88,18 @@ class MultimodalModel(nn.Module):
     return self.fuse(sequences, train=train)
 
   def pool(self, modality: str, sequence: Sequence) -> Float[Array, "b d"]:
-    """One vector per example, as the modality's encoder pools."""
+    """One vector per example, as the modality's encoder pools.
+
+    Raises:
+      UserError: a row holds several examples.
+    """
+    if sequence.packed is not None:
+      raise errors.UserError(
+        f"A row of {modality!r} holds several examples, so one vector for the "
+        "row means nothing: contrastive alignment, matching, classification "
+        "and all else that pools needs rows of one. Set "
+        "config.data.text.pack=False, for this task or evaluator."
+      )
     return self._part("encoder", self.encoders, modality).pool(sequence)
 
   def project(self, modality: str, sequence: Sequence) -> Float[Array, "b s"]:

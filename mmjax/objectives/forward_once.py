@@ -92,11 +92,16 @@ class ForwardOnce:
       inputs = self._batch.get(f"{modality}_masked", inputs)
       hidden = self._batch.get(f"{modality}_hidden")
     # Only what the batch has: encoders of the user's own need not know all.
-    optional = {
+    names = {
       "coordinates": f"{field}_coordinates",
       "segments": f"{field}_segments",
       "present": f"{modality}_present",
     }
+    optional = {k: self._batch[v] for k, v in names.items() if v in self._batch}
+    positions = self._batch.get(f"{field}_positions")
+    if positions is not None and "segments" in optional:  # Several share a row.
+      optional["coordinates"] = positions[:, :, None]
+      optional["packed"] = optional.pop("segments")
     return self._call(
       "encode",
       modality,
@@ -104,7 +109,7 @@ class ForwardOnce:
       mask=self._batch.get(f"{field}_mask"),
       hidden=hidden,
       train=self._train,
-      **{k: self._batch[v] for k, v in optional.items() if v in self._batch},
+      **optional,
       key=f"encode/{modality}/{view}",
     )
 
@@ -115,18 +120,32 @@ class ForwardOnce:
     here = self._batch.get(f"{field}_mask", jnp.ones((b, m), bool))
     if f"{field}_present" in self._batch:
       here = here & self._batch[f"{field}_present"][:, None]
+    optional = {}
+    if view == "masked" and f"{field}_hidden" in self._batch:
+      hidden = self._batch[f"{field}_hidden"].reshape(b * m, -1)  # (b m) k
+      optional["hidden"] = hidden
     each = self._call(
       "encode",
       SEVERAL[field],
       images.reshape(b * m, *images.shape[2:]),
       train=self._train,
+      **optional,
       key=f"encode/{field}/{view}",
     )
+    if each.positions is not None:
+      raise errors.UserError(
+        f"Several pictures of an example ({field!r}) keep their hidden tokens: "
+        "set the encoder's hidden='replace'."
+      )
     x, mask = each.content, each.content_mask
     mask = mask.reshape(b, m, -1) & here[:, :, None]
+    packed = self._batch.get(f"{field}_segments")  # b m
+    if packed is not None:
+      packed = jnp.repeat(packed, mask.shape[2], axis=1)  # b (m n)
     return Sequence(
       x.reshape(b, -1, x.shape[-1]),  # b (m n) d
       mask.reshape(b, -1),
+      packed=packed,
       num_content=mask.shape[1] * mask.shape[2],
     )
 
@@ -177,12 +196,16 @@ class ForwardOnce:
     }
     if cache_size:
       optional["cache_size"] = cache_size
-    if mode == "conversation":
+    several = f"{name}_positions" in self._batch  # Texts in a row.
+    if several or mode == "conversation":
       optional |= {
         field: self._batch[f"{name}_{field}"]
-        for field in ("segments", "positions", "places")
+        for field in ("segments", "positions")
         if f"{name}_{field}" in self._batch
       }
+    if mode == "conversation":
+      if f"{name}_places" in self._batch:
+        optional["places"] = self._batch[f"{name}_places"]
     elif mode != "causal":
       optional[mode] = self._field(f"{name}_{mode}")
     return self._call(
@@ -245,6 +268,8 @@ class ForwardOnce:
     del view  # The target is what the tokenizer sees in the whole picture.
     if f"{modality}_codes" in self._batch:  # Computed once, before training.
       return self._batch[f"{modality}_codes"]
+    if modality in SEVERAL:
+      return self._codes_each(modality)
     optional = {}
     if modality == "audio":  # Which of its samples are real.
       optional["mask"] = self._batch.get("audio_mask")
@@ -255,6 +280,16 @@ class ForwardOnce:
       **optional,
       key=f"codes/{modality}",
     )
+
+  def _codes_each(self, field: str) -> Any:
+    images = self._field(field)  # b m h w c
+    codes = self._call(
+      "codes",
+      images.reshape(-1, *images.shape[2:]),
+      modality=SEVERAL[field],
+      key=f"codes/{field}",
+    )
+    return codes.reshape(len(images), -1)  # b (m n)
 
   def _reconstruct(self, modality: str, *, view: str) -> Any:
     del view

@@ -5,7 +5,7 @@ These have no corrupted copy in the batch: the encoder hides the positions in
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mmjax.core import errors
 from mmjax.core.batch import Batch, FieldSpec, modality_fields
@@ -35,9 +35,29 @@ def hidden_mask(batch: Batch, modality: str) -> Bool[Array, "b k"]:
   """True for hidden positions that are real, of examples that count."""
   hidden = batch[f"{modality}_hidden"]
   mask = losses.counted(batch, (modality,), hidden)[:, None]
+  if hidden.ndim == 3:  # Of several pictures: those that are there.
+    mask = jnp.broadcast_to(
+      (mask & batch[f"{modality}_mask"])[:, :, None], hidden.shape
+    )
+    return mask.reshape(len(hidden), -1)  # b (m k)
   mask = jnp.broadcast_to(mask, hidden.shape)
   # Of recordings: some of what is hidden is padding.
   return mask & batch.get(f"{modality}_hidden_mask", True)
+
+
+def positions(
+  batch: Batch, modality: str, num_content: int
+) -> Int[Array, "b k"]:
+  """Of the hidden tokens among the `num_content` of an example.
+
+  Of several pictures, the batch counts those of each from 0: b m k.
+  """
+  hidden = batch[f"{modality}_hidden"]
+  if hidden.ndim == 2:
+    return hidden
+  b, m, _ = hidden.shape
+  starts = jnp.arange(m) * (num_content // m)
+  return (hidden + starts[None, :, None]).reshape(b, -1)  # b (m k)
 
 
 def take(

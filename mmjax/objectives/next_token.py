@@ -31,6 +31,8 @@ def targets(
   counts = jnp.ones(labels.shape, bool)
   if f"{text}_mask" in batch:
     counts = batch[f"{text}_mask"][:, 1:]
+  if f"{text}_positions" in batch:  # No text says the bos of the next.
+    counts = counts & (batch[f"{text}_positions"][:, 1:] > 0)
   return labels, counts & losses.counted(batch, (text,), labels)[:, None]
 
 

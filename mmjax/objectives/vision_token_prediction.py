@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mmjax.core import errors
+from mmjax.core.batch import SEVERAL, FieldSpec
 from mmjax.core.sequence import membership
 from mmjax.objectives import hidden, losses
 
@@ -23,7 +24,8 @@ class VisionTokenPrediction:
   the decoder of the field (MAE, He et al. 2022, arXiv:2111.06377).
 
   The same for all that has patches and a tokenizer: the tubelets of clips
-  (`image="video"`), the patches of spectrograms (`image="audio"`).
+  (`image="video"`), the patches of spectrograms (`image="audio"`), the patches
+  of the pictures of a row (`image="images"`).
   """
 
   image: str = "image"  # Field to predict: pictures, clips or recordings.
@@ -38,11 +40,12 @@ class VisionTokenPrediction:
 
   def __call__(self, apply, batch, *, rng, train: bool):
     del rng, train
-    positions = batch[f"{self.image}_hidden"]
     seen = apply
     if self.decoded:
-      seen = self._decoded(apply, apply("codes", self.image), positions)
+      codes = apply("codes", self.image)
+      seen = self._decoded(apply, codes, batch[f"{self.image}_hidden"])
     sequence = hidden.masked_sequence(seen, self.image, self.given)
+    positions = hidden.positions(batch, self.image, sequence.num_content)
     logits = apply("head", self.head, sequence.take(positions))  # b k v
     codes = apply("codes", self.image)  # b n
     hidden.check_count(sequence, codes.shape[1], "The tokenizer")
@@ -84,7 +87,12 @@ class VisionTokenPrediction:
 
   def fields(self, info):
     del info
-    return hidden.hidden_fields(self.image, *self.given)
+    fields = hidden.hidden_fields(self.image, *self.given)
+    if self.image in SEVERAL:  # Pictures of a row, each with its own.
+      several = FieldSpec((None, None), "int32", "m k", "positions in each")
+      fields[f"{self.image}_hidden"] = several
+      fields[f"{self.image}_mask"] = FieldSpec((None,), "bool", "m", "real")
+    return fields
 
   def heads(self, info):
     num_codes = info.num_codes(self.image)

@@ -138,3 +138,12 @@ def test_sizes_multiply_rates_that_change():
 def test_rates_that_draw_nothing_are_refused(rates, match):
   with pytest.raises(errors.UserError, match=match):
     mixture.Sample(rates)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rates_are_met_within_a_thousandth(seed):
+  rates = {"a": 5.0, "b": 4.0, "c": 3.0, "d": 2.0, "e": 1.0}
+  counts = mixture.Sample(rates, seed).counts(100_000)
+  for task, rate in rates.items():
+    want = 100_000 * rate / 15
+    assert abs(counts[task] - want) <= 0.001 * want

@@ -91,3 +91,14 @@ def test_order_is_pinned():
   assert indices.tolist() == [4, 3, 2, 1, 7, 5, 0, 6, 6, 7, 1, 2, 5, 3, 0, 4]
   _, indices = order.shuffle(np.arange(1000, 1008), 1000, seed=7)
   assert indices.tolist() == [674, 470, 820, 144, 936, 79, 794, 766]
+
+
+def test_of_each_block_one_number_falls_into_each_part():
+  drawn = order.spread(np.arange(3 * order.BLOCK), seed=5)
+  for block in drawn.reshape(3, order.BLOCK):
+    assert sorted((block * order.BLOCK).astype(int)) == [*range(order.BLOCK)]
+  assert len(set(drawn)) == len(drawn)
+  # A position by itself is even over the seeds, and knows not of its neighbor.
+  many = np.array([order.spread(np.arange(2), seed) for seed in range(1000)])
+  assert abs(many.mean() - 0.5) < 0.02 and abs(many.var() - 1 / 12) < 0.006
+  assert abs(np.corrcoef(many.T)[0, 1]) < 0.1

@@ -75,4 +75,6 @@ def test_a_row_holds_its_examples_and_a_broken_one_stands_alone():
 
 def test_a_wrong_config_stops_at_once():
   with pytest.raises(errors.UserError):
-    packing.Packed(_Numbers(errors.UserError), len, (4,), "numbers")
+    packing.Packed(
+      _Numbers(errors.UserError), lambda e: (len(e),), (9,), "numbers"
+    )

@@ -111,6 +111,12 @@ class TextDecoder(nn.Module):
       masks = [jnp.ones((len(inputs), 0), bool), *(s.mask for s in given)]
       self.put_variable(CACHE, "given_mask", jnp.concatenate(masks, axis=1))
     early = _early(text, prefix, parallel)
+    if segments is not None and (given or prefix is not None):
+      raise errors.UserError(
+        "Several texts share a row: the decoder keeps them apart without a "
+        "prefix and without inputs to look at, or with context='inline'. "
+        "Leave the data's pack out."
+      )
     if not given:
       x = self._mix(text, early, {}, cache_size, train, segments)
     elif self.context == "prefix":
@@ -276,7 +282,7 @@ def text(
   positions: str = "learned",
   context: str = "cross_attention",
   image_grid: tuple[int, int] | None = None,
-  image_pool: int = 1,
+  image_pool: int | None = None,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> TextDecoder:
@@ -291,7 +297,7 @@ def text(
       as a "prefix" of the text in one stack, or "inline", within the text.
     image_grid: rows and columns of a picture's tokens; only to pool them.
     image_pool: side of the square of a picture's tokens whose mean takes one
-      place of the text; for context="inline". The data say it.
+      place of the text; for context="inline". The data say it; None = 1.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 
@@ -307,7 +313,7 @@ def text(
     positions,
     context,
     image_grid and tuple(image_grid),
-    image_pool,
+    image_pool or 1,
     stack_options(stack),
     precision,
   )

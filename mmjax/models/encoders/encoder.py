@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
-from mmjax.core.sequence import Sequence
+from mmjax.core.sequence import Sequence, same
 from mmjax.models import variants
 from mmjax.models.layers.options import StackOptions
 from mmjax.models.layers.pooling import KINDS, Pool
@@ -62,6 +62,7 @@ class Encoder(nn.Module):
     coordinates: Int[Array, "b n c"] | None = None,
     segments: Int[Array, "b n"] | None = None,
     present: Bool[Array, " b"] | None = None,
+    packed: Int[Array, "b n"] | None = None,
     train: bool,
   ) -> Sequence:
     """Encodes a field of the batch.
@@ -74,8 +75,16 @@ class Encoder(nn.Module):
       segments: of which segment each token is, likewise.
       present: False for examples that lack the field: nothing of what stands
         in their place is used, and their tokens don't count.
+      packed: several examples share a row: which one each token is of.
+        Attention stays within it; `coordinates` start anew with each.
       train: dropout and stochastic depth are on.
+
+    Raises:
+      UserError: rows are packed, and the encoder adds a token for all of one,
+        or leaves out hidden tokens.
     """
+    if packed is not None:
+      self._check_packed()
     if present is not None:
       # Zeros first: a NaN would pass through the gradient of a mask.
       here = jnp.expand_dims(present, tuple(range(1, inputs.ndim)))
@@ -86,6 +95,13 @@ class Encoder(nn.Module):
     if present is not None:
       mask = sequence.mask & present[:, None]
       sequence = sequence.replace(mask=mask)
+    if packed is not None:
+      if sequence.positions is not None:
+        raise errors.UserError(
+          "Rows of several examples keep their hidden tokens: set the "
+          "encoder's hidden='replace'."
+        )
+      sequence = sequence.replace(packed=packed)
     if self.registers:
       sequence = _prepend(self.register_tokens, sequence)
     if self.pool_kind == "cls":
@@ -122,9 +138,18 @@ class Encoder(nn.Module):
     if self.causal:
       n = sequence.x.shape[1]
       mask = mask & jnp.tril(jnp.ones((n, n), bool))[None]  # b n n
+    if sequence.packed is not None:
+      mask = mask & same(sequence.packed)
     return self.stack(
       sequence.x, mask=mask, train=train, angles=self._angles(sequence)
     )
+
+  def _check_packed(self):
+    if self.pool_kind == "cls" or self.registers:
+      raise errors.UserError(
+        "A row holds several examples, but the encoder adds one token for all "
+        "of it: set pool to 'mean' or 'map' and registers=0."
+      )
 
   def _angles(self, sequence):
     if not self.rotary:

@@ -45,9 +45,13 @@ class TextStem(nn.Module):
     mask: Bool[Array, "b t"] | None = None,
     hidden: Int[Array, "b k"] | None = None,
     segments: Int[Array, "b t"] | None = None,
+    coordinates: Int[Array, "b t 1"] | None = None,
     train: bool = False,
   ) -> Sequence:
-    """Embeds; without `segments` all tokens are of segment 0."""
+    """Embeds; without `segments` all tokens are of segment 0.
+
+    `coordinates` say where in its text each token is, if several share a row.
+    """
     del hidden  # Text hides tokens by replacing ids, in the batch.
     num_tokens = inputs.shape[1]
     if num_tokens > self.max_tokens:
@@ -67,7 +71,10 @@ class TextStem(nn.Module):
       self.embed_dim,
       nn.initializers.normal(0.02),
     )
-    if table is not None:
+    if table is not None and coordinates is not None:
+      x = x + jnp.take(table, coordinates[:, :, 0], axis=0)
+    elif table is not None:
+      # A slice where it will do: the gradient of a lookup is a scatter.
       x = x + table[None, :num_tokens]
     if self.num_segments:
       segments = jnp.zeros_like(inputs) if segments is None else segments
@@ -82,10 +89,12 @@ class TextStem(nn.Module):
       x = layer_norm(self.precision, "norm", self.norm_epsilon)(x)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
     mask = jnp.ones(inputs.shape, bool) if mask is None else mask
+    if coordinates is None:
+      coordinates = jnp.asarray(grid_coordinates((num_tokens,)))[None]
     return Sequence(
       x.astype(self.precision.activations),
       mask,
-      coordinates=jnp.asarray(grid_coordinates((num_tokens,)))[None],
+      coordinates=coordinates.astype(jnp.float32),
       num_content=num_tokens,
     )
 

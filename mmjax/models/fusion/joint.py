@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from mmjax.core import errors
 from mmjax.core import precision as precision_lib
-from mmjax.core.sequence import Sequence
+from mmjax.core.sequence import Sequence, same
 from mmjax.models import variants
 from mmjax.models.fusion.inputs import fusion_inputs
 from mmjax.models.layers.options import VIT, StackOptions, stack_options
@@ -31,6 +31,8 @@ class JointEncoder(nn.Module):
   multiway: bool = False
   fused_layers: int = 0  # Of `multiway`.
   precision: precision_lib.Precision = precision_lib.FLOAT32
+
+  keeps_packed = True  # Examples that share a row don't see each other.
 
   @nn.compact
   def __call__(
@@ -58,7 +60,17 @@ def mix(
   parts = sequences.values()
   x = jnp.concatenate([s.x for s in parts], axis=1)  # b (n1 n2 ..) d
   mask = jnp.concatenate([s.mask for s in parts], axis=1)
-  x = stack(x, mask=mask[:, None, :], train=train)
+  mask = mask[:, None, :]  # b 1 n
+  packed = [s.packed for s in parts if s.packed is not None]
+  if packed:
+    if len(packed) < len(parts):
+      raise errors.UserError(
+        "Rows hold several examples, but not in all modalities: of "
+        f"{[n for n, s in sequences.items() if s.packed is None]} nothing says "
+        "to which example a token belongs. Leave data.text.pack out."
+      )
+    mask = mask & same(jnp.concatenate(packed, axis=1))  # b n n
+  x = stack(x, mask=mask, train=train)
   outputs, start = {}, 0
   for name, sequence in sequences.items():
     stop = start + sequence.x.shape[1]
