@@ -68,7 +68,7 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
     shapes = dict(source="easy_vqa_conversations")
     c.tasks.shapes = dict(rate=1.0, data=shapes, objectives=dict(ask=talk))
   c.mixture = "sample"
-  c.train = dict(num_steps=4 if tiny else 1200, batch_size=8 if tiny else 16)
+  c.train = dict(num_steps=4 if tiny else 1200, batch_size=8)
   c.optimizer = dict(peak_lr=1e-3, warmup_steps=2 if tiny else 50)
   c.optimizer.weight_decay = 0.05
   if not tiny:

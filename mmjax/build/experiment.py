@@ -12,10 +12,12 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from mmjax.build import batching as batching_lib
 from mmjax.build import finetuning
 from mmjax.build import parts as parts_lib
 from mmjax.build import settings as settings_lib
 from mmjax.core import errors, trees
+from mmjax.models.layers import options
 from mmjax.sharding import mesh as mesh_lib
 from mmjax.sharding import partition, rules
 from mmjax.train import (
@@ -39,7 +41,8 @@ class Experiment:
   train_step: step.TrainStep
   trainable: Mapping[str, bool]  # By parameter name.
   abstract_state: Any  # Shapes with shardings.
-  batch_size: int
+  batch_size: int  # Of evaluators, and of training without `batching`.
+  batching: batching_lib.Batching
 
   @property
   def shardings(self) -> Any:
@@ -121,19 +124,43 @@ class Experiment:
   @functools.cached_property
   def flops_of_steps(self) -> dict[tuple[str, ...], float]:
     """Of a training step, by its tasks; computed again does not count."""
-    train_step = dataclasses.replace(self.train_step, accumulate=1)
-    if _rematerializes(self.config):
-      config = _without_remat(self.config)
-      train_step = dataclasses.replace(
-        train_step, model=parts_lib.make_parts(config).model
-      )
     batches = self.abstract_batches()
     return {
       tasks: flops.count_flops(
-        train_step, self.abstract_state, {task: batches[task] for task in tasks}
+        self._counted_step,
+        self.abstract_state,
+        {task: batches[task] for task in tasks},
       )
       for tasks in self.parts.mixture.choices
     }
+
+  def flops_of(self, tasks: tuple[tuple[str, int], ...]) -> float:
+    """Of a training step, by its tasks and the bucket of each."""
+    shapes = self.batching.shapes(dict(tasks))
+    names = tuple(task for task, _ in tasks)
+    full = self.abstract_batches()
+    if shapes == {task: full[task] for task in names}:
+      return self.flops_of_steps[names]
+    if tasks not in self._flops:
+      self._flops[tasks] = flops.count_flops(
+        self._counted_step, self.abstract_state, shapes
+      )
+    return self._flops[tasks]
+
+  @functools.cached_property
+  def _flops(self) -> dict[tuple[tuple[str, int], ...], float]:
+    return {}
+
+  @functools.cached_property
+  def _counted_step(self) -> step.TrainStep:
+    """The step without what is computed again."""
+    train_step = dataclasses.replace(self.train_step, accumulate=1)
+    if set(remat_policies(self.config).values()) - {"none"}:
+      config = with_remat(self.config, "none")
+      train_step = dataclasses.replace(
+        train_step, model=parts_lib.make_parts(config).model
+      )
+    return train_step
 
   @property
   def flops_per_example(self) -> float:
@@ -167,6 +194,7 @@ def prepare(
   mesh_lib.check_batch_size(train.batch_size, train.accumulate, mesh)
   parts = parts_lib.make_parts(config)
   _check_accumulation(parts, train.accumulate)
+  batching = batching_lib.make_batching(train, parts.pipelines, mesh)
 
   boxed = jax.eval_shape(
     functools.partial(init_variables, parts=parts, batch_size=train.batch_size),
@@ -217,6 +245,7 @@ def prepare(
     trainable,
     abstract,
     train.batch_size,
+    batching,
   )
 
 
@@ -282,19 +311,32 @@ def _check_frozen(parts, trainable):
         )
 
 
-def _rematerializes(config):
-  return any(stack.remat != "none" for stack in _stacks(config))
+def with_remat(config: mlc.ConfigDict, policy: str) -> mlc.ConfigDict:
+  """A config whose stacks all compute again what `policy` says.
 
-
-def _without_remat(config):
+  Raises:
+    UserError: unknown policy.
+  """
+  if policy not in options.REMAT_POLICIES:
+    raise errors.unknown("remat policy", policy, options.REMAT_POLICIES)
   copy = mlc.ConfigDict(config.to_dict())
-  for stack in _stacks(copy):
-    stack.remat = "none"
+  for stack in _stacks(copy).values():
+    stack.remat = policy
   return copy
+
+
+def remat_policies(config: mlc.ConfigDict) -> dict[str, str]:
+  """What each stack computes again, by its name."""
+  return {name: stack.remat for name, stack in _stacks(config).items()}
 
 
 def _stacks(config):
   """The options of all stacks; parts of the user's own may have none."""
   model = config.model
-  parts = [*model.encoders.values(), *model.decoders.values(), model.fusion]
-  return [part.stack for part in parts if part and "stack" in part]
+  decoders = {f"{name} decoder": part for name, part in model.decoders.items()}
+  parts = {**model.encoders, **decoders, "fusion": model.fusion}
+  return {
+    name: part.stack
+    for name, part in parts.items()
+    if part and "stack" in part
+  }

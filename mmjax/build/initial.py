@@ -14,7 +14,7 @@ from mmjax.build import checkpoints, lora_files, teacher, tokenizer_ids
 from mmjax.build import experiment as experiment_lib
 from mmjax.build import settings as settings_lib
 from mmjax.core import config as config_lib
-from mmjax.core import errors, trees
+from mmjax.core import errors, folders, trees
 from mmjax.data import loader
 from mmjax.finetune import lora, surgery
 from mmjax.train import checkpoint
@@ -76,7 +76,7 @@ def load(
   settings: settings_lib.InitSettings,
 ) -> tuple[dict[str, Any], str]:
   """Replaces fresh variables by those of another run's checkpoint."""
-  folder = Path(settings.from_checkpoint)
+  folder = folders.local(settings.from_checkpoint)
   source = checkpoints.open_checkpoints(folder)
   step = checkpoints.which(settings.step)
   try:
@@ -257,7 +257,7 @@ def checkpoint_meta(
     "cached_codes": tokenizer_ids.cached(experiment.parts.pipelines.values()),
     "data": {
       task: {
-        "examples": counts[task] * experiment.batch_size,
+        "examples": experiment.batching.examples(task, counts[task]),
         "fingerprint": loader.fingerprint(source, seed),
       }
       for task, source in experiment.parts.pipelines.items()

@@ -28,7 +28,8 @@ def plug_in(
   """Makes what `section["name"]` names, with the section's other fields.
 
   `facts` are what the config need not say; each is passed if the factory has
-  an argument of that name. A fact that the section also sets must agree.
+  an argument of that name. A fact that the section also sets must agree, if
+  it isn't None there.
   """
   fields = dict(plain(section))
   factory = registry.lookup(kind, fields.pop("name", ""), table)
@@ -45,7 +46,7 @@ def plug_in(
   known = inspect.signature(factory).parameters
   given = {key: value for key, value in facts.items() if key in known}
   for key, value in given.items():
-    if isinstance(value, int) and fields.get(key, value) != value:
+    if isinstance(value, int) and fields.get(key) not in (None, value):
       raise errors.UserError(
         f"config.{path}.{key}={fields[key]} but the data has {value}."
       )

@@ -14,7 +14,13 @@ from mmjax.sharding.mesh import BATCH_AXES
 
 PROMPT = "prompt"  # Field of a batch, see `core.interfaces.Decoding`.
 # What a decoder may read of a modality besides the field itself.
-COMPANIONS = ("_mask", "_present", "_coordinates", "_segments")
+COMPANIONS = (
+  "_mask",
+  "_present",
+  "_coordinates",
+  "_segments",
+  "_positions",
+)
 
 Fields = dict[str, Any]
 

@@ -17,6 +17,7 @@ from mmjax.data.transforms import (
   image,
   label,
   patches,
+  rand_augment,
   text,
   video,
 )
@@ -35,14 +36,21 @@ class TrainSettings:
 
   num_steps: int = 1000  # Optimizer steps.
   batch_size: int = 64  # Examples a step and task, over all hosts.
+  # Tokens of text instead, padding included: of a bucket of `data.buckets` a
+  # batch holds so many examples, rounded down to a multiple of
+  # `batch_multiple`. 0 = by `batch_size`, which evaluators have anyway.
+  tokens_per_batch: int = 0
+  batch_multiple: int = 8  # A multiple of devices x `accumulate`.
   accumulate: int = 1  # Micro-batches a step.
   seed: int = 0
 
   def __post_init__(self):
-    for name in ("num_steps", "batch_size", "accumulate"):
-      if getattr(self, name) < 1:
+    least = dict(num_steps=1, batch_size=1, accumulate=1)
+    least |= dict(tokens_per_batch=0, batch_multiple=1)
+    for name, low in least.items():
+      if getattr(self, name) < low:
         raise errors.UserError(
-          f"{name}={getattr(self, name)}, expected 1 or more."
+          f"{name}={getattr(self, name)}, expected {low} or more."
         )
 
 
@@ -178,7 +186,12 @@ GROUPS: dict[str, Any] = {
   "log": LogSettings,
 }
 # Arguments of plug-ins that are sections of their own.
-SECTIONS = (LogMelOptions, SpecAugmentOptions, StackOptions)
+SECTIONS = (
+  LogMelOptions,
+  SpecAugmentOptions,
+  StackOptions,
+  rand_augment.RandAugment,
+)
 # A weight of an objective and a rate of a task may also be a
 # `core.piecewise.Piecewise`, as a section.
 TASK = {"weight": 1.0, "rate": 1.0, "data": {}, "objectives": {}}
@@ -258,14 +271,14 @@ def _fill_data(data: mlc.ConfigDict) -> None:
   """Adds the defaults of the transforms whose sections are there."""
   if data.image:
     _fill_fields(data.image, image.ImageTransform)
-    _fill_keys(data.image, mask={}, second="", patches={})
+    _fill_keys(data.image, mask={}, second="", patches={}, max_images=0)
     if data.image.patches:
       _fill_fields(data.image.patches, patches.PatchTransform)
     if data.image.mask:
       _fill_fields(data.image.mask, image.MaskImage, without=("grid",))
   if data.text:
     _fill_fields(data.text, text.TextTransform, without=("output",))
-    _fill_keys(data.text, mask={}, tokenizer=tokenizer.STARTER)
+    _fill_keys(data.text, mask={}, pack=False, tokenizer=tokenizer.STARTER)
     _fill_keys(data.text, **{name: {} for name in sections.DECODING})
     for name, transform in sections.DECODING.items():
       if data.text[name]:
@@ -300,6 +313,7 @@ def _fill_data(data: mlc.ConfigDict) -> None:
       _fill_fields(data.audio.mask, audio.MaskAudio)
   if data.label:
     _fill_fields(data.label, label.LabelTransform, without=("names",))
+    _fill_keys(data.label, num_classes=0)
 
 
 def _fill_keys(section: mlc.ConfigDict, **known: Any) -> None:

@@ -15,12 +15,14 @@ from mmjax.build import (
   evaluation,
   experiment,
   initial,
+  processes,
   tokenizer_ids,
   workdirs,
 )
 from mmjax.build import settings as settings_lib
 from mmjax.core import errors, precision
-from mmjax.data import loader, prefetch
+from mmjax.data import input_time, loader, prefetch
+from mmjax.distributed import job as job_lib
 from mmjax.train import checkpoint, loop, metrics, optimizer, signals, writers
 from mmjax.train.state import TrainState
 
@@ -62,8 +64,14 @@ class Run:
     config: mlc.ConfigDict,
     workdir: Path,
     listener: Listener | None = None,
+    job: job_lib.Job | None = None,
   ):
+    """`job`: the other processes, if there are any; see `distributed`."""
     self.config = config
+    self.job = job
+    self.writes = job is None or job.first
+    if job is not None:
+      processes.check_start(job, config, workdir)
     self.workdir = workdir
     self.listener = listener or Listener()
     self.train = settings_lib.settings(config, "train")
@@ -83,19 +91,25 @@ class Run:
     self.results_step = 0  # ... this step.
     self._last: tuple[int, TrainState] | None = None  # Step done, and state.
     self.init_report = ""
+    sources = self.experiment.parts.pipelines.values()
+    self._watch = input_time.InputWatch(
+      [source.spent for source in sources],
+      makers=sum(source.workers or loader.NUM_THREADS for source in sources),
+    )
+    # By step, counted from 1: its tasks, each with the bucket of its batch.
+    self._buckets: dict[int, tuple[tuple[str, int], ...]] = {}
 
   def execute(self) -> Outcome:
     """Trains until the end or until asked to stop; saves either way."""
-    with signals.StopSignal() as stop:
+    with self._stop_signal() as stop:
       state = self._start()
       # Not before all that can be wrong was found: a config that never
       # started must not bar the workdir to its correction.
-      workdirs.claim(self.workdir, self.config)
-      workdirs.save_tokenizer(self.workdir, self.experiment)
+      if self.writes:
+        workdirs.claim(self.workdir, self.config)
+        workdirs.save_tokenizer(self.workdir, self.experiment)
       first = int(jax.device_get(state.step))
-      writer = writers.open_writers(
-        self.workdir, resume_step=first, tensorboard=self.log.tensorboard
-      )
+      writer = self._open_writers(first)
       if first >= self.train.num_steps:
         self.checkpointer.close()
         writer.close()
@@ -103,7 +117,11 @@ class Run:
       if first == 0:
         writer.write(self._start_row())
       self.listener.on_start(self, first)
-      batches = prefetch.Prefetcher(self._batches(first), self.experiment.put)
+      made = self._batches(first)
+      if self.job is not None:
+        made = processes.check_ready(self.job, self.workdir, first, made)
+      put = self._watch.timed(self.experiment.put)
+      batches = prefetch.Prefetcher(made, put)
       try:
         state, step = self._loop(state, batches, writer, stop)
       finally:
@@ -127,13 +145,23 @@ class Run:
     tokenizer_ids.check(self.experiment, state)
     return state
 
+  def _stop_signal(self) -> Any:
+    return signals.StopSignal() if self.job is None else self.job.stop_signal()
+
+  def _open_writers(self, first: int) -> writers.MultiWriter:
+    if not self.writes:
+      return writers.MultiWriter(())
+    return writers.open_writers(
+      self.workdir, resume_step=first, tensorboard=self.log.tensorboard
+    )
+
   def _batches(self, first: int) -> Iterator[dict[str, Any]]:
     mixture = self.experiment.parts.mixture
     counts = mixture.counts(first)
     iterators = {
       task: loader.train_batches(
         source,
-        batch_size=self.train.batch_size,
+        batch_size=self.experiment.batching.sizes[task],
         seed=self.train.seed,
         start_step=counts[task],
         process_index=jax.process_index(),
@@ -141,8 +169,13 @@ class Run:
       )
       for task, source in self.experiment.parts.pipelines.items()
     }
+    batching = self.experiment.batching
     for step in itertools.count(first):
-      yield {task: next(iterators[task]) for task in mixture.at(step)}
+      batches = {task: next(iterators[task]) for task in mixture.at(step)}
+      self._buckets[step + 1] = tuple(
+        (task, batching.bucket(task, batch)) for task, batch in batches.items()
+      )
+      yield batches
 
   def _loop(self, state, batches, writer, stop):
     mixture = self.experiment.parts.mixture
@@ -155,6 +188,8 @@ class Run:
     log_every, conflict_every = self.log.every_steps, self.log.conflict_every
 
     def measure_conflict(step, state, batch):
+      if self.job is not None:
+        self.job.steps(step)
       if conflict_every and step % conflict_every == 0:
         with meter.paused():
           found = self.experiment.run_conflict(state, batch)
@@ -162,12 +197,17 @@ class Run:
         meter.note(found)
 
     def on_metrics(step, device_metrics):
-      tasks = mixture.at(step - 1)
+      if self.job is not None:
+        self.job.stepped(step)
+      tasks = self._buckets.pop(step)
+      shapes = self.experiment.batching.shapes(dict(tasks))
       meter.add(
         step,
         device_metrics,
-        tokens=self._tokens(tasks),
-        flops=self.experiment.flops_of_steps[tasks],
+        tokens=_num_tokens(shapes),
+        flops=self.experiment.flops_of(tasks),
+        examples=_num_examples(shapes),
+        shape=tasks,
       )
       self.listener.on_step(step)
       if step % log_every == 0 or step in (1, self.train.num_steps):
@@ -175,8 +215,12 @@ class Run:
         row |= {"kind": "train", "learning_rate": self._learning_rate(step)}
         if bad := self._num_bad():
           row["bad_examples"] = bad
+        parts, hint = self._watch.row(row.get("input_wait_fraction", 0.0))
+        row |= parts
         writer.write(row)
         self.listener.on_log(row)
+        if hint:
+          self.listener.on_message(hint)
         if row.get("skipped", 0.0) >= 1.0 and step > 1:
           raise FloatingPointError(
             f"No step since the last log had a finite gradient (step "
@@ -198,7 +242,7 @@ class Run:
         num_steps=self.train.num_steps,
         on_metrics=on_metrics,
         hooks=hooks,
-        should_stop=lambda: stop.requested,
+        should_stop=lambda: self._should_stop(stop),
         before_step=measure_conflict,
       )
     except Unhealthy:
@@ -210,6 +254,13 @@ class Run:
     if self.checkpointer.latest() != step:
       self._save(step, state)
     return state, step
+
+  def _should_stop(self, stop):
+    if self.job is None:
+      return stop.requested
+    step, _ = self._last
+    self.job.waits_for_input(step + 1)
+    return stop.reached(step)
 
   def _check_health(self, row):
     """Stops if an objective finds its own numbers of a row hopeless."""
@@ -274,15 +325,6 @@ class Run:
       optimizer.learning_rate(settings, self.train.num_steps)(step - 1)
     )
 
-  def _tokens(self, tasks):
-    """Tokens of text in a step of these tasks."""
-    fields = [self.experiment.parts.fields[task] for task in tasks]
-    return sum(
-      int(np.prod(specs["text"].shape)) * self.train.batch_size
-      for specs in fields
-      if "text" in specs
-    )
-
   def _start_row(self) -> dict[str, Any]:
     total, trained = self.experiment.num_params()
     return {
@@ -300,3 +342,14 @@ class Run:
       "init": self.init_report,
       "chance": self.experiment.chance(),
     }
+
+
+def _num_tokens(shapes):
+  """Tokens of text in a step, padding included."""
+  texts = [fields["text"] for fields in shapes.values() if "text" in fields]
+  return sum(int(np.prod(text.shape)) for text in texts)
+
+
+def _num_examples(shapes):
+  """Examples of all tasks of a step; of packed texts, rows."""
+  return sum(next(iter(fields.values())).shape[0] for fields in shapes.values())

@@ -80,16 +80,40 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def load_config(address: str, overrides: Sequence[str]) -> mlc.ConfigDict:
-  """Loads, completes and overrides a config.
+  """Loads, completes and overrides a config, and lets its file adapt it.
 
   Raises:
     UserError: no such file, an unknown key, or a value of the wrong type.
   """
   from mmjax.build import settings  # Pulls in jax: not for --help.
 
-  config = settings.resolve(config_lib.load(address))
+  loaded, adapt = config_lib.load_file(address)
+  config = settings.resolve(loaded)
   config.search_path = config_lib.folder_of(address)
-  return override(config, overrides)
+  if adapt is None:
+    return override(config, overrides)
+  # What `adapt` adds may be overridden too.
+  known = [a for a in overrides if _is_known(config, _key(a))]
+  override(config, known)
+  with config.unlocked():
+    adapt(config)
+  return override(
+    settings.resolve(config), [a for a in overrides if a not in known]
+  )
+
+
+def _key(argument: str) -> str:
+  """The key of `--config.a.b=value`."""
+  key = argument.lstrip("-").partition("=")[0]
+  return key.removeprefix("config.")
+
+
+def _is_known(config: mlc.ConfigDict, key: str) -> bool:
+  try:
+    _check_key(config, key)
+  except errors.UserError:
+    return False
+  return True
 
 
 def load_saved(workdir: Path, overrides: Sequence[str]) -> mlc.ConfigDict:
@@ -124,8 +148,8 @@ def override(
     UserError: an unknown key, or a value of another type than the key's.
   """
   for argument in overrides:
-    key, separator, text = argument.lstrip("-").partition("=")
-    key = key.removeprefix("config.")
+    key = _key(argument)
+    _, separator, text = argument.partition("=")
     _check_key(config, key)
     if not separator:
       raise errors.UserError(f"{argument!r} has no value: --config.{key}=...")

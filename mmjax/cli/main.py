@@ -19,6 +19,7 @@ VERBS = {
   "generate": ("generate", "say a text about a picture, clip, sound, text"),
   "inspect": ("inspection", "parameters, batches, shardings, FLOPs"),
   "report": ("report", "write the HTML page of a run"),
+  "bench data": ("bench_data", "measure the input pipeline, beside others"),
   "check objective": ("check_objective", "try an objective, yours or ours"),
   "data check": ("data_check", "show what is in a data set, and what broke"),
   "data prepare": ("data_prepare", "write a data set as shards, fast to read"),
@@ -33,7 +34,10 @@ VERBS = {
 
 def run(argv: Sequence[str] | None = None) -> None:
   """Entry point; exits with the status."""
-  sys.exit(main(sys.argv[1:] if argv is None else argv))
+  status = main(sys.argv[1:] if argv is None else argv)
+  if status and (job := sys.modules.get("mmjax.distributed.job")):
+    job.exit_at_once(status)
+  sys.exit(status)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -52,6 +52,8 @@ class Progress(training.Listener):
       f"{self._stage}: {total / 1e6:.2f} M parameters, "
       f"{trained / 1e6:.2f} M trained; {run.init_report}"
     )
+    for said in _appended(run):
+      self._print(said)
 
   def on_step(self, step: int) -> None:
     """Moves the bar."""
@@ -79,7 +81,8 @@ class Progress(training.Listener):
     if row.get("examples_per_sec"):
       numbers.append(f"{row['examples_per_sec']:.0f} examples/s")
     if row.get("input_wait_fraction", 0.0) > 0.1:
-      numbers.append(f"waits for data {row['input_wait_fraction']:.0%}")
+      cause = f" ({row['input_cause']})" if "input_cause" in row else ""
+      numbers.append(f"waits for data {row['input_wait_fraction']:.0%}{cause}")
     if row.get("bad_examples"):
       numbers.append(f"bad examples {row['bad_examples']:,}")
     text = "  ".join(numbers)
@@ -101,6 +104,13 @@ class Progress(training.Listener):
 
   def _print(self, text: str) -> None:
     self._console.print(text, markup=False)
+
+
+def _appended(run: training.Run) -> set[str]:
+  """Text tokenizers that lacked some special tokens, in words."""
+  pipelines = run.experiment.parts.pipelines.values()
+  made = [p.tokenizer for p in pipelines if p.tokenizer is not None]
+  return {f"  text tokenizer: {t.describe()}" for t in made if t.appended}
 
 
 def _format(value: Any) -> str:

@@ -5,13 +5,16 @@ r"""Trains any stage: tokenizer, pretraining, fine-tuning.
 
 A workdir that already has a checkpoint of the same config is resumed. SIGTERM
 or Ctrl-C finishes the step and saves; a second one stops at once.
+
+Several processes train one model: Slurm, Open MPI and TPU pods say by
+themselves how many; else each is told by flags, see docs/many_hosts.md.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmjax.cli import arguments
+from mmjax.cli import arguments, processes
 from mmjax.cli.arguments import Flag
+from mmjax.core import folders
 
 FLAGS = (
   Flag(
@@ -21,6 +24,7 @@ FLAGS = (
     required=True,
   ),
   Flag("workdir", "", "folder for checkpoints, logs, results", required=True),
+  *processes.FLAGS,
 )
 
 
@@ -32,13 +36,23 @@ def main(argv: Sequence[str]) -> int:
 
   backend.set_up()
   arguments.ready_for_grain()
-  config = arguments.load_config(flags.config, overrides)
-  workdir = Path(flags.workdir)
+  place = processes.start(flags)
+  with processes.job(place, flags) as job:
+    return _train(flags, overrides, job, progress)
 
+
+def _train(flags, overrides, job, progress):
   from mmjax.build import training
 
+  config = arguments.load_config(flags.config, overrides)
+  workdir = folders.local(flags.workdir)
+  if job is not None and not job.first:
+    training.Run(config, workdir, job=job).execute()
+    return 0
   with progress.Progress(config.stage, config.train.num_steps) as listener:
-    outcome = training.Run(config, workdir, listener).execute()
+    if job is not None:
+      listener.on_message(job.device_map())
+    outcome = training.Run(config, workdir, listener, job).execute()
   if outcome.finished:
     print(
       f"{config.stage}: done, step {outcome.step} of "

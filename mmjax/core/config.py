@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,19 @@ SUFFIX = ".py"
 def load(address: str) -> mlc.ConfigDict:
   """Runs `get_config(arg)` of a file given as `FILE` or `FILE:arg`.
 
-  The file's folder is put on `sys.path`, so that a plug-in beside a config
-  ("my_objective:Mine") is found.
+  See `load_file`.
+  """
+  return load_file(address)[0]
+
+
+def load_file(
+  address: str,
+) -> tuple[mlc.ConfigDict, Callable[[mlc.ConfigDict], None] | None]:
+  """The config of a file, and its function `adapt(config)` if it has one.
+
+  That changes what depends on other settings, once these are final: it is
+  called after overrides. The file's folder is put on `sys.path`, so that a
+  plug-in beside a config ("my_objective:Mine") is found.
 
   Raises:
     UserError: no such file, no `get_config`, or it fails.
@@ -50,7 +61,8 @@ def load(address: str) -> mlc.ConfigDict:
     raise errors.UserError(
       f"get_config({arg!r}) of {str(path)!r} fails: {type(e).__name__}: {e}"
     ) from e
-  return mlc.ConfigDict(_unshared(mlc.ConfigDict(config)))
+  made = mlc.ConfigDict(_unshared(mlc.ConfigDict(config)))
+  return made, getattr(module, "adapt", None)
 
 
 def folder_of(address: str) -> str:

@@ -48,13 +48,14 @@ def policy(name: str) -> Precision:
     UserError: unknown name.
   """
   if name == "auto":
-    name = _fastest(jax.default_backend())
+    name = fastest(jax.default_backend())
   if name not in POLICIES:
     raise errors.unknown("precision", name, [*POLICIES, "auto"])
   return POLICIES[name]
 
 
-def _fastest(backend: str) -> str:
+def fastest(backend: str) -> str:
+  """The policy that "auto" is on a backend: "cpu", "gpu", "tpu"."""
   if backend != "cpu":
     return "bfloat16"
   has_bfloat16 = not cpu_flags().isdisjoint(BFLOAT16_CPU_FLAGS)

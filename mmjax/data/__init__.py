@@ -18,6 +18,7 @@
   order.py       which example comes when
   mixture.py     which tasks a step takes
   loader.py      `Pipeline` -> batches, a function of (seed, step)
+  workers.py     batches made in worker processes; `worker_process` is in each
   prefetch.py    batches to the device, ahead of the training loop
   broken.py      examples that cannot be used, and when they are too many
   prepare.py     a data set -> shards that are fast in any order

@@ -1,5 +1,6 @@
 """Examples that cannot be used: what is wrong with one, how many there are."""
 
+import functools
 import logging
 import math
 import re
@@ -44,6 +45,17 @@ class BadExample(ValueError):
       f"used: {self.reason}"
     )
 
+  def __reduce__(self):
+    # Exceptions are sent to other processes with positional arguments alone.
+    made = functools.partial(
+      BadExample,
+      source=self.source,
+      split=self.split,
+      index=self.index,
+      key=self.key,
+    )
+    return made, (self.reason,)
+
 
 class BadExamples:
   """The broken examples that came up in one split; safe for threads.
@@ -54,6 +66,7 @@ class BadExamples:
 
   def __init__(self, source: str, split: str, length: int, max_fraction: float):
     self.max_fraction = max_fraction
+    self._named = (source, split)
     self._name = f"{source!r}, split {split!r}"
     self._length = length  # Examples of the split.
     self._seen = 0
@@ -71,10 +84,25 @@ class BadExamples:
     with self._lock:
       return dict(self._kinds.most_common())
 
+  def __reduce__(self):
+    # Another process counts for itself.
+    return BadExamples, (*self._named, self._length, self.max_fraction)
+
   def see(self) -> None:
     """Counts an example that came up, broken or not."""
     with self._lock:
       self._seen += 1
+
+  def count(self, seen: int, bad: Sequence[BadExample]) -> None:
+    """Counts what came up in a worker process.
+
+    Raises:
+      UserError: as `add`.
+    """
+    with self._lock:
+      self._seen += seen
+    for example in bad:
+      self.add(example)
 
   def add(self, bad: BadExample) -> None:
     """Counts a broken example and names it in the log.
@@ -110,6 +138,32 @@ class BadExamples:
     """The most frequent reasons with counts, and the first examples."""
     with self._lock:
       return _describe(self._kinds, self._first)
+
+
+class Report:
+  """What came up in a worker process; the main process judges it."""
+
+  def __init__(self):
+    self._seen = 0
+    self._bad: list[BadExample] = []
+
+  def see(self) -> None:
+    """Counts an example that came up."""
+    self._seen += 1
+
+  def add(self, bad: BadExample) -> None:
+    """Keeps a broken example."""
+    self._bad.append(bad)
+
+  def describe(self) -> str:
+    """As that of `BadExamples`, of those since the last `take`."""
+    return describe(self._bad)
+
+  def take(self) -> tuple[int, tuple[BadExample, ...]]:
+    """How many came up, and the broken ones, since the last call."""
+    taken = self._seen, tuple(self._bad)
+    self._seen, self._bad = 0, []
+    return taken
 
 
 def describe(bad: Sequence[BadExample]) -> str:

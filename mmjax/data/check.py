@@ -13,6 +13,7 @@ import numpy as np
 from mmjax.core import errors
 from mmjax.data import broken, files, sources
 from mmjax.data.tokenizer import TextTokenizer
+from mmjax.data.tokenizer_fit import Fit
 from mmjax.data.transforms import audio, image, video
 
 NUM_SAMPLES = 3
@@ -38,6 +39,7 @@ class CheckResult:
   fields: dict[str, str]  # What each field holds, in words.
   samples: tuple[dict[str, str], ...]  # Some examples, fit to print.
   text_lengths: dict[str, dict[str, int]]  # Field -> length -> examples.
+  tokenizer: str  # What counted the lengths, and how it fits the texts.
   broken: dict[str, tuple[str, ...]]  # Reason -> examples, as "split[index]".
 
   @property
@@ -69,12 +71,12 @@ def check(
   Raises:
     UserError: neither a source nor such a folder, or an unknown split.
   """
-  first = _open(source, split, path)
+  first = open_any(source, split, path)
   splits = dict(getattr(first, "splits", {split or "train": len(first)}))
   survey = _Survey(TextTokenizer.load(tokenizer))
   checked = {}
   for name in [split] if split else splits:
-    opened = _open(source, name, path)
+    opened = open_any(source, name, path)
     count = len(opened) if limit is None else min(len(opened), limit)
     survey.find_media(opened, min(count, NUM_PROBED))
     for index in range(count):
@@ -89,13 +91,15 @@ def check(
     text_lengths={
       field: _histogram(lengths) for field, lengths in survey.lengths.items()
     },
+    tokenizer=survey.describe_tokenizer(),
     broken={
       reason: tuple(found) for reason, found in sorted(survey.broken.items())
     },
   )
 
 
-def _open(source: str, split: str, path: str) -> sources.Source:
+def open_any(source: str, split: str = "", path: str = "") -> sources.Source:
+  """Opens what a name or a path stands for; without a split, its first."""
   if source.startswith(sources.TFDS_PREFIX):
     name = source.removeprefix(sources.TFDS_PREFIX)
     return sources.tfds_folder(name, split=split, path=path)
@@ -138,6 +142,7 @@ class _Survey:
     self.broken: dict[str, list[str]] = {}
     self._media: dict[str, str] = {}  # Field -> what its bytes encode.
     self._tokenizer = tokenizer
+    self._fit = Fit()
     self._kinds: dict[str, set[str]] = {}
     self._sizes: dict[str, list[tuple[int | float, ...]]] = {}
 
@@ -151,7 +156,7 @@ class _Survey:
       for name, value in example.items():
         # A clip may be so short that it looks like a picture.
         if isinstance(value, bytes) and self._media.get(name) != CLIP:
-          if found := _medium(value):
+          if found := medium(value):
             self._media[name] = found
 
   def add(self, where: str, opened: sources.Source, index: int) -> None:
@@ -180,14 +185,12 @@ class _Survey:
 
   def _look(self, name: str, value: Any) -> tuple[str, tuple, str]:
     if isinstance(value, str):
-      self.lengths.setdefault(name, []).append(
-        self._tokenizer.num_tokens(value)
-      )
+      self.lengths.setdefault(name, []).append(self._count(value))
       text = value if len(value) <= SHOWN else value[: SHOWN - 3] + "..."
       return "text, characters", (len(value),), text
     if isinstance(value, tuple) and all(isinstance(v, str) for v in value):
       lengths = self.lengths.setdefault(name, [])
-      lengths += [self._tokenizer.num_tokens(item) for item in value]
+      lengths += [self._count(item) for item in value]
       joined = " | ".join(value)
       text = joined if len(joined) <= SHOWN else joined[: SHOWN - 3] + "..."
       return "texts, number of them", (len(value),), text
@@ -203,6 +206,16 @@ class _Survey:
     shape = "x".join(map(str, array.shape))
     text = f"<{array.dtype} array, {shape}>"
     return f"{array.dtype} array, shape", array.shape, text
+
+  def _count(self, text: str) -> int:
+    """The tokens of a text, bos and eos included."""
+    return self._fit.add(text, self._tokenizer) + 2
+
+  def describe_tokenizer(self) -> str:
+    """Kind and size, and how it fits the texts; "" if there are none."""
+    if not self.lengths:
+      return ""
+    return f"{self._tokenizer.describe()}; {self._fit.describe()}"
 
   def _look_inside(
     self, medium: str | None, value: bytes
@@ -239,7 +252,7 @@ class _Survey:
     return out
 
 
-def _medium(value: bytes) -> str:
+def medium(value: bytes) -> str:
   """What bytes encode: what a decoder takes them for; "" if none does."""
   # Recordings first: films are tried by PyAV, which opens some of them too.
   with contextlib.suppress(ValueError):
@@ -297,6 +310,7 @@ def _lines(result: CheckResult) -> Iterator[str]:
     for name, text in sample.items():
       yield f"  {name:14} {text}"
   if result.text_lengths:
+    yield f"Tokenizer  {result.tokenizer}"
     yield "Lengths of texts, in tokens with bos and eos"
   for name, histogram in result.text_lengths.items():
     bars = "  ".join(f"{bin}: {n:,}" for bin, n in histogram.items())

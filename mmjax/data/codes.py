@@ -34,6 +34,8 @@ AUGMENTATION = (
   "crop_scale",
   "crop_ratio",
   "flip",
+  "side_words",
+  "rand_augment",
   "color_jitter",
   "hue_jitter",
   "blur",

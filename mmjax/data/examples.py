@@ -16,6 +16,8 @@ import numpy as np
 from mmjax.core import errors
 from mmjax.core.batch import FieldSpec
 from mmjax.data import broken
+from mmjax.data.buckets import Buckets
+from mmjax.data.input_time import Spent
 from mmjax.data.sources import Source
 from mmjax.data.tokenizer import TextTokenizer
 from mmjax.data.transforms import Transform
@@ -49,6 +51,8 @@ class Pipeline:
     class_names: tuple[str, ...] = (),
     cache_mib: int = 256,
     max_bad_fraction: float = 0.01,
+    workers: int = 0,
+    buckets: Buckets | None = None,
   ):
     self.source = source
     self.transforms = tuple(transforms)
@@ -56,10 +60,15 @@ class Pipeline:
     self.split = split
     self.tokenizer = tokenizer
     self.class_names = class_names  # Of `label`; empty without labels.
+    self.buckets = buckets  # By length, if batches are of one each.
+    self.workers = workers  # Processes that make batches for training.
     self.specs: dict[str, FieldSpec] = {}
     for transform in self.transforms:
       self.specs.update(transform.specs())
-    self.bad = broken.BadExamples(name, split, len(source), max_bad_fraction)
+    self.bad: broken.BadExamples | broken.Report = broken.BadExamples(
+      name, split, len(source), max_bad_fraction
+    )
+    self.spent = Spent()  # Seconds, of examples that `try_example` made.
     self._cache = _Cache(cache_mib * MIB)
     self._streams = tuple(
       zlib.crc32(
@@ -71,6 +80,23 @@ class Pipeline:
 
   def __len__(self) -> int:
     return len(self.source)
+
+  def __getstate__(self):
+    # What is in memory and what was counted stays in this process.
+    return {k: v for k, v in self.__dict__.items() if k != "_local"}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state, _local=threading.local())
+
+  def in_worker(self, num_workers: int) -> broken.Report:
+    """Makes this a worker's copy: its share of the cache, and no judgement.
+
+    Returns:
+      What is reported to the main process.
+    """
+    self._cache = _Cache(self._cache.capacity // num_workers)
+    self.bad = report = broken.Report()
+    return report
 
   def example(
     self, index: int, epoch: int, seed: int, train: bool
@@ -119,11 +145,14 @@ class Pipeline:
       UserError: the config is wrong, or too many examples are broken.
     """
     self.bad.see()
+    start = self.spent.clock()
     try:
       return self.example(index, epoch, seed, train)
     except broken.BadExample as e:
       self.bad.add(e)
       return None
+    finally:
+      self.spent.add(whole=self.spent.clock() - start)
 
   def _bad(self, index: int, reason: str) -> broken.BadExample:
     try:
@@ -140,6 +169,7 @@ class Pipeline:
     )
 
   def _read(self, index: int) -> Mapping[str, Any]:
+    start = self.spent.clock()
     try:
       return self.source[index]
     except (errors.UserError, *PROGRAM_FAULTS):
@@ -147,6 +177,8 @@ class Pipeline:
     except Exception as e:
       reason = f"cannot be read: {type(e).__name__}: {e}"
       raise self._bad(index, reason) from e
+    finally:
+      self.spent.add(read=self.spent.clock() - start)
 
   def _prepared(self, index: int) -> Mapping[str, Any]:
     example = self._cache.get(index)
@@ -184,6 +216,9 @@ class _Cache:
   examples: dict[int, Mapping[str, Any]] = field(default_factory=dict)
   lock: threading.Lock = field(default_factory=threading.Lock)
 
+  def __reduce__(self):
+    return _Cache, (self.capacity,)  # What is kept stays where it is.
+
   def get(self, index: int) -> Mapping[str, Any] | None:
     return self.examples.get(index)
 
@@ -196,6 +231,8 @@ class _Cache:
 
 
 def _num_bytes(value: Any) -> int:
+  if isinstance(value, Mapping):
+    return sum(map(_num_bytes, value.values()))
   if isinstance(value, np.ndarray):
     return value.nbytes
   if isinstance(value, (tuple, list)):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.core import errors, registry
-from mmjax.data import broken, codes, sections, sources
+from mmjax.data import broken, buckets, codes, rows, sections, sources
 from mmjax.data.examples import Pipeline
 from mmjax.data.tokenizer import TextTokenizer
 from mmjax.data.transforms import Transform
@@ -29,11 +29,13 @@ class DataConfig:
   # Fields of `ImageTransform`, and `mask`: strategy, rate, patch_size (pixels);
   # `second`: a text field; `image_second` is then a picture of the next example
   # that has the same there, or, with "itself", another crop of the same;
-  # `patches`: fields of `PatchTransform`, for pictures of any shape.
+  # `patches`: fields of `PatchTransform`, for pictures of any shape;
+  # `max_images`: pictures of a row, where `data.text.pack` makes rows.
   image: Mapping[str, Any] | None = None
   # Fields of `TextTransform` and `Caption` (not used if `field` names the text
   # to read), and `mask`: strategy, rate. `tokenizer` is a file, or "starter".
-  # `prefix` and `parallel`: rate, see `PrefixText` and `ParallelText`.
+  # `prefix` and `parallel`: rate, see `PrefixText` and `ParallelText`. `pack`:
+  # rows of `max_tokens` hold several texts, see `rows`.
   text: Mapping[str, Any] | None = None
   # Fields of `VideoTransform`, and `mask`: strategy, rate, patch_size (pixels),
   # tubelet_frames.
@@ -41,7 +43,9 @@ class DataConfig:
   # Fields of `AudioTransform`, and `mask`: strategy, rate, span and the sizes
   # of the encoder's spectrogram, see `MaskAudio`.
   audio: Mapping[str, Any] | None = None
-  label: Mapping[str, Any] | None = None  # Fields of `LabelTransform`.
+  # Fields of `LabelTransform`. Without `names`: as the source has them, of a
+  # table the distinct texts; `num_classes` for numbers 0, 1, ...
+  label: Mapping[str, Any] | None = None
   # Fields of `QuestionTransform`, whose texts the other sections may read.
   question: Mapping[str, Any] | None = None
   # A second text, `answer`: `field` and `max_tokens`; the tokenizer of `text`.
@@ -59,7 +63,14 @@ class DataConfig:
   # `path`: codes of pictures, clips or recordings, written by `mmjax data
   # tokens`; adds the field <modality>_codes, see `mmjax.data.codes`.
   codes: Mapping[str, Any] | None = None
-  cache_mib: int = 256  # Keep this much of decoded examples in memory.
+  # Keep this much of decoded examples in memory, of all workers together.
+  cache_mib: int = 256
+  # Lengths, e.g. (16, 32, 64), the last `text.max_tokens`: a batch of training
+  # is of texts of one bucket, and cut to its length. See `mmjax.data.buckets`.
+  buckets: tuple[int, ...] = ()
+  # Processes that make the batches of training; 0 = threads of this one. See
+  # `mmjax.data.workers`.
+  workers: int = 0
   # Broken examples are skipped and counted; more than this share of those seen
   # is an error (fewer than 1000 seen count as 1000, or as all there are).
   max_bad_fraction: float = 0.01
@@ -79,6 +90,10 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
   if parsed.cache_mib < 0:
     raise errors.UserError(
       f"config.data.cache_mib={parsed.cache_mib}, expected 0 or more."
+    )
+  if parsed.workers < 0:
+    raise errors.UserError(
+      f"config.data.workers={parsed.workers}, expected 0 or more."
     )
   if not 0 <= parsed.max_bad_fraction <= 1:
     raise errors.UserError(
@@ -117,6 +132,9 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
       "config.data makes no fields: give at least one of data.image, "
       "data.text, data.video, data.audio, data.label and data.extra."
     )
+  found = None
+  if parsed.buckets:
+    found = buckets.make_buckets(parsed.buckets, source, transforms)
   pipeline = Pipeline(
     source,
     transforms,
@@ -126,6 +144,8 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
     class_names=class_names,
     cache_mib=parsed.cache_mib,
     max_bad_fraction=parsed.max_bad_fraction,
+    workers=parsed.workers,
+    buckets=found,
   )
   _check_first(pipeline)
   if cached:
@@ -147,12 +167,21 @@ def _transforms(
   if parsed.image:
     made["image"] = sections.make_image(parsed.image)
     source, second_view = sections.make_second(parsed.image, source)
-    made["image"] += second_view
+    # First: it looks at the whole picture too, not at a part of a part.
+    made["image"] = [*second_view, *made["image"]]
   if parsed.question:
     first.append(sections.make_question(parsed.question))
+  # Before the texts, which they look at as the source has them.
+  if parsed.video:
+    made["video"] = sections.make_video(parsed.video)
   if parsed.text:
     tokenizer, made["text"] = sections.make_text(parsed.text)
     made["text"] += sections.make_decoding(parsed.text)
+  if parsed.text and parsed.text.get("pack"):
+    single = [*itertools.chain(*made.values())]
+    source, row = rows.make_rows(vars(parsed), source, single)
+    return source, tokenizer, [row]
+  rows.check_single(parsed.image or {})
   if parsed.answer:
     made["answer"] = [sections.make_answer(parsed.answer, tokenizer)]
   if parsed.conversation:
@@ -164,8 +193,6 @@ def _transforms(
     source, tokenizer, made["conversation"] = sections.make_conversation(
       parsed.conversation, source
     )
-  if parsed.video:
-    made["video"] = sections.make_video(parsed.video)
   if parsed.audio:
     made["audio"] = sections.make_audio(parsed.audio)
   for name in parsed.optional:

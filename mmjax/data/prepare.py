@@ -6,12 +6,15 @@ leaves no half shard that looks like one. Which duplicates are left out is
 decided when all shards are there.
 """
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -102,9 +105,23 @@ def prepare(
     on_progress: told examples done, of how many.
 
   Raises:
-    UserError: the folder holds something else, or nothing could be used.
+    UserError: the folder holds something else, nothing could be used, or no
+      space is left.
   """
   folder = out / split
+  with _told_if_full(folder):
+    return _prepare(folder, source, name, split, options, workers, on_progress)
+
+
+def _prepare(
+  folder: Path,
+  source: Source,
+  name: str,
+  split: str,
+  options: PrepareOptions,
+  workers: int,
+  on_progress: Callable[[int, int], None],
+) -> Outcome:
   plan = _begin(folder, source, name, split, options)
   count = -(-len(source) // plan["shard_size"])
   shards = [
@@ -119,6 +136,27 @@ def prepare(
         _write_shard(shard, made)
       on_progress(stop, len(source))
   return _finish(folder, source, name, split, shards, options)
+
+
+LABEL = "label"  # Field whose distinct texts are classes.
+# No space, more than one is allowed to have, or larger than files may be.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def _told_if_full(folder: Path) -> Iterator[None]:
+  try:
+    yield
+  except (OSError, RuntimeError) as e:
+    # ArrayRecord tells by text alone.
+    code = getattr(e, "errno", None)
+    if code not in FULL and not any(os.strerror(c) in str(e) for c in FULL):
+      raise
+    raise errors.UserError(
+      f"No space is left for {str(folder)!r}: {e}\nThe shards that are there "
+      "are whole: make room and run the same command again to go on, or write "
+      "elsewhere, or smaller pictures (--image_size)."
+    ) from e
 
 
 def _begin(folder, source, name, split, options) -> Mapping[str, Any]:
@@ -269,10 +307,20 @@ def _difference_hash(picture: np.ndarray | None) -> str:
 
 
 def _write_shard(shard: Path, made) -> None:
+  temporary = shard.with_suffix(".tmp")
+  try:
+    about = _write_records(temporary, made)
+  except BaseException:
+    temporary.unlink(missing_ok=True)  # It may be what fills the disk.
+    raise
+  temporary.replace(shard)
+  _write_json(_about(shard), about)  # Last: it says that the shard is whole.
+
+
+def _write_records(file: Path, made) -> dict[str, Any]:
   from array_record.python import array_record_module
 
-  temporary = shard.with_suffix(".tmp")
-  writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+  writer = array_record_module.ArrayRecordWriter(str(file), "group_size:1")
   left_out, first, hashes = Counter(), {}, []
   fields: Counter[str] = Counter()
   size = read = 0
@@ -290,7 +338,7 @@ def _write_shard(shard: Path, made) -> None:
       f"{name}: {_kind(value)}" for name, value in item.example.items()
     )
   writer.close()
-  about = {
+  return {
     "read": read,
     "bytes": size,
     "left_out": left_out,
@@ -298,8 +346,6 @@ def _write_shard(shard: Path, made) -> None:
     "fields": fields,
     "hashes": hashes,
   }
-  temporary.replace(shard)
-  _write_json(_about(shard), about)  # Last: it says that the shard is whole.
 
 
 def _about(shard: Path) -> Path:
@@ -314,6 +360,18 @@ def _kind(value: Any) -> str:
   if isinstance(value, (bool, int, float, np.generic)):
     return "number"
   return "array" if isinstance(value, np.ndarray) else "list"
+
+
+def _class_names(source: Source) -> dict[str, tuple[str, ...]]:
+  """Of what the source calls classes; of tables, the column `label`."""
+  known = getattr(source, "class_names", {})
+  names = {field: tuple(classes) for field, classes in known.items()}
+  find = getattr(source, "find_classes", None)
+  if find and LABEL not in names:
+    with contextlib.suppress(errors.UserError):  # Numbers have no names.
+      if found := find(LABEL):
+        names[LABEL] = found
+  return names
 
 
 def _finish(folder, source, name, split, shards, options) -> Outcome:
@@ -345,9 +403,7 @@ def _finish(folder, source, name, split, shards, options) -> Outcome:
     shards=tuple((s.name, c) for s, c in zip(shards, counts, strict=True)),
     num_examples=written,
     fields={k: v for k, v in (f.split(": ") for f in sorted(fields))},
-    class_names={
-      k: tuple(v) for k, v in getattr(source, "class_names", {}).items()
-    },
+    class_names=_class_names(source),
     statistics={
       "read": sum(a["read"] for a in abouts),
       "bytes": sum(a["bytes"] for a in abouts),

@@ -30,7 +30,7 @@ DECODING = {
 
 
 def make_image(fields: Mapping[str, Any]) -> list[Transform]:
-  also = ("mask", "second", "patches")
+  also = ("mask", "second", "patches", "max_images")
   own = {name: value for name, value in fields.items() if name not in also}
   check_keys("data.image", own, image.ImageTransform, also=also)
   transform = registry.construct("data.image", image.ImageTransform, own)
@@ -83,7 +83,7 @@ def make_second(
   key = fields.get("second", "")
   if not key:
     return source, []
-  also = ("mask", "second", "patches")
+  also = ("mask", "second", "patches", "max_images")
   own = {k: v for k, v in fields.items() if k not in also}
   if key != ITSELF:
     paired = pairs.Paired(source, key, own.get("field", "image"))
@@ -101,13 +101,13 @@ def make_text(
   own = {
     name: value
     for name, value in fields.items()
-    if name not in (*known, "mask", "tokenizer", *DECODING)
+    if name not in (*known, "mask", "pack", "tokenizer", *DECODING)
   }
   check_keys(
     path,
     own,
     text.TextTransform,
-    also=("mask", *known, *DECODING),
+    also=("mask", "pack", *known, *DECODING),
     without=("caption", "output"),
   )
   tokenizer = TextTokenizer.load(fields.get("tokenizer", "starter"))
@@ -254,17 +254,32 @@ def make_audio(fields: Mapping[str, Any]) -> list[Transform]:
 def make_label(
   fields: Mapping[str, Any], source: sources.Source
 ) -> label.LabelTransform:
-  check_keys("data.label", fields, label.LabelTransform)
+  check_keys("data.label", fields, label.LabelTransform, also=("num_classes",))
+  fields = dict(fields)
+  if count := fields.pop("num_classes", 0):
+    if count < 0 or fields.get("names"):
+      raise errors.UserError(
+        f"config.data.label.num_classes={count}: expected the number of "
+        "classes 0, 1, ..., or else their names."
+      )
+    fields["names"] = tuple(map(str, range(count)))
   if fields.get("names"):
     return registry.construct("data.label", label.LabelTransform, fields)
   default = label.LabelTransform.field
   name = fields.get("field", default)
   known = getattr(source, "class_names", {})
+  if name not in known and hasattr(source, "find_classes"):
+    found = source.find_classes(name)
+    if fields.get("multi_label"):
+      parts = (part for item in found for part in item.split(label.SEPARATOR))
+      found = tuple(sorted({*parts} - {""}))
+    known = {**known, name: found} if found else known
   if name not in known:
     raise errors.UserError(
       f"config.data.label.field={name!r}: the source does not say which "
       f"classes it has.{errors.nearest(name, known)} It does for "
-      f"{sorted(known)}; for others give config.data.label.names."
+      f"{sorted(known)}; for others give config.data.label.names, or "
+      "config.data.label.num_classes."
     )
   rest = {key: value for key, value in fields.items() if key != "names"}
   return registry.construct(

@@ -29,7 +29,8 @@ class Source(Protocol):
 
   May also have `class_names: Mapping[str, Sequence[str]]`: for a field that
   holds names of classes, all names in the order of their indices; and
-  `splits: Mapping[str, int]`: the number of examples of each split. A class
+  `splits: Mapping[str, int]`: the number of examples of each split; and
+  `find_classes(field) -> Sequence[str]`: reads them from the data. A class
   given as "package.module:Class" is called with `split=` and `path=`.
   """
 

@@ -63,18 +63,22 @@ def write_report(workdir: Path) -> Path:
   return path
 
 
-def render(workdir: Path, found: Sequence[runs.Run]) -> str:
-  """Makes the page from runs that were read."""
-  environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+  """What makes pages of templates; values are escaped."""
+  return jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
   )
+
+
+def render(workdir: Path, found: Sequence[runs.Run]) -> str:
+  """Makes the page from runs that were read."""
   sections = [_section(i, run) for i, run in enumerate(found, 1)]
   compared = [plots.curve_plot(c) for c in curves.shared_curves(found)]
-  template = environment.get_template("page.html.j2")
+  template = environment().get_template("page.html.j2")
   return template.render(
     title=workdir.resolve().name or str(workdir),
     sections=sections,

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from mmjax.core import errors
@@ -59,16 +60,51 @@ def make_mesh(
   """Arranges devices (default: all) as a mesh.
 
   The axes are `Auto`: under `jax.make_mesh`'s default, Explicit, Linen's
-  embeddings and dropout fail.
+  embeddings and dropout fail. Of several slices of TPUs, the outermost axis
+  larger than 1 goes across them.
+
+  Raises:
+    UserError: the axes do not multiply to the devices, or slices do not
+      divide the outermost one.
   """
   devices = jax.devices() if devices is None else devices
   sizes = shape.resolve(len(devices))
-  return jax.make_mesh(
-    tuple(sizes[axis] for axis in AXES),
-    AXES,
-    axis_types=(AxisType.Auto,) * len(AXES),
-    devices=devices,
+  types = (AxisType.Auto,) * len(AXES)
+  slices = _slices(devices)
+  if len(slices) == 1:
+    return jax.make_mesh(
+      tuple(sizes.values()), AXES, axis_types=types, devices=devices
+    )
+  outer = next(axis for axis, size in sizes.items() if size > 1)
+  if sizes[outer] % len(slices):
+    raise errors.UserError(
+      f"mesh.{outer}={sizes[outer]} is the outermost axis and goes across the "
+      f"{len(slices)} slices: set it, or mesh.replica, to a multiple of "
+      f"{len(slices)}."
+    )
+  inner = {**sizes, outer: sizes[outer] // len(slices)}
+  parts = [
+    jax.make_mesh(
+      tuple(inner.values()), AXES, axis_types=types, devices=members
+    ).devices
+    for members in slices
+  ]
+  return Mesh(
+    np.concatenate(parts, axis=AXES.index(outer)), AXES, axis_types=types
   )
+
+
+def _slices(devices):
+  """The devices of each slice of TPUs, which faster links join."""
+  slices: dict[int, list[jax.Device]] = {}
+  for device in devices:
+    index = getattr(device, "slice_index", 0) if _is_tpu(device) else 0
+    slices.setdefault(index or 0, []).append(device)
+  return [slices[index] for index in sorted(slices)]
+
+
+def _is_tpu(device):
+  return device.platform == "tpu"
 
 
 def batch_ways(mesh: Mesh) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -54,7 +54,9 @@ class Meter:
     self._timed_steps = 0
     self._done_tokens = 0
     self._done_flops = 0.0
-    self._compiled: set[frozenset[str]] = set()  # Names of steps taken.
+    self._done_examples = 0
+    # Names and shapes of steps taken.
+    self._compiled: set[tuple[frozenset[str], Hashable]] = set()
     self._start = self._last = 0.0  # Since when; end of the last step.
     self._pause_secs = 0.0
 
@@ -65,6 +67,8 @@ class Meter:
     *,
     tokens: int = 0,
     flops: float = 0.0,
+    examples: int = 0,
+    shape: Hashable = None,
   ) -> None:
     """Takes the metrics of a step, still on the device.
 
@@ -73,13 +77,16 @@ class Meter:
       metrics: of this step.
       tokens: of this step; 0 = no `tokens_per_sec`.
       flops: of the model, on all devices; 0 = no `mfu`.
+      examples: of this step, if it differs; 0 = `examples_per_step`.
+      shape: of its batch, whatever tells those apart that compile anew.
     """
     self._step = step
     self.note(metrics)
-    names = frozenset(metrics)
+    names = frozenset(metrics), shape
     if names in self._compiled:
       self._timed_steps += 1
       self._done_tokens += tokens
+      self._done_examples += examples or self._examples
       self._done_flops += flops
     elif self._compiled:
       self._pause_secs += self._clock() - self._last
@@ -136,7 +143,7 @@ class Meter:
     step_secs = secs / self._timed_steps
     speed = {
       "step_secs": step_secs,
-      "examples_per_sec": self._examples / step_secs,
+      "examples_per_sec": self._done_examples / secs,
       "input_wait_fraction": min(input_wait_secs / secs, 1.0),
     }
     if self._done_tokens:
@@ -150,6 +157,7 @@ class Meter:
   def _restart(self):
     self._timed_steps = 0
     self._done_tokens = 0
+    self._done_examples = 0
     self._done_flops = 0.0
     self._pause_secs = 0.0
     self._start = self._last = self._clock()

@@ -59,10 +59,12 @@ def _initialize_tokenizers(module, batches):
 
 
 def _pixels(batches, clips):
-  """Clips of any task; else pictures, or the first frames of clips."""
+  """Clips of any task; else pictures, the first of several, or frames."""
   for batch in batches.values():
     if "image" in batch and not clips:
       return batch["image"]
+    if "images" in batch and not clips:
+      return batch["images"][:, 0]
     if "video" in batch:
       return batch["video"] if clips else batch["video"][:, 0]
   raise errors.UserError(

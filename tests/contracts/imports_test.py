@@ -16,15 +16,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Room -> rooms that it may import besides itself.
 SIDE_ROOMS = (
-  "sharding data models objectives finetune generate evaluators convert"
+  "sharding data models objectives finetune generate evaluators convert "
+  "distributed"
 ).split()
 ARROWS = {
   "core": set(),
   **{room: {"core"} for room in SIDE_ROOMS},
   "train": {"core", "sharding", "objectives"},
   "report": set(),
+  "bench": {"core", "data"},
   "build": {"core", "train", *SIDE_ROOMS},
-  "cli": {"build", "train", "report", "core"},
+  "plan": {"build", "core", "sharding", "train"},
+  "cli": {"build", "train", "report", "core", "bench", "plan", "distributed"},
   "__main__": {"cli"},
   "__init__": set(),
 }
@@ -34,6 +37,7 @@ DISTRIBUTIONS = {
   "absl": "absl-py",
   "PIL": "pillow",
   "orbax": "orbax-checkpoint",
+  "cv2": "opencv-python-headless",
 }
 # Not to be imported with the modules that a model and its training need.
 HEAVY = {"grain", "tensorflow_datasets", "cv2", "transformers", "gradio"}

@@ -15,6 +15,7 @@ SHELVES = {
     "forward_once",
     "hidden",
     "losses",
+    "mixed_pictures",
     "multitask",
     "next_token",
     "pairs",

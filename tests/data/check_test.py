@@ -6,6 +6,7 @@ from PIL import Image
 
 from mmjax.core import errors
 from mmjax.data import builders, check, sources
+from mmjax.data.tokenizer import TextTokenizer
 
 
 def test_check_of_a_prepared_folder_counts_and_shows(starter_path):
@@ -180,6 +181,9 @@ def test_format_result_tells_all(broken):
   text = check.format_result(check.check("synthetic", "test", limit=4))
   assert "No problem in 4 examples." in text
   assert "128 examples, 4 checked" in text
+  starter = TextTokenizer.load("starter")
+  assert f"Tokenizer  BPE, 2,048 tokens, id {starter.id}" in text
+  assert "bytes per token, 0 % unknown" in text
 
 
 def test_what_is_no_data_set_is_told(tmp_path):

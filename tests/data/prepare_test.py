@@ -1,5 +1,6 @@
 import io
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -203,24 +204,6 @@ def test_broken_examples_are_left_out_by_reason(examples, tmp_path):
     run([{"image": b"x"}], tmp_path / "none")
 
 
-def test_a_full_disk_leaves_no_shard(examples, tmp_path, monkeypatch):
-  from array_record.python import array_record_module
-
-  class Full:
-    def __init__(self, path, options):
-      open(path, "wb").close()
-
-    def write(self, record):
-      raise OSError(28, "No space left on device")
-
-  with monkeypatch.context() as patched:
-    patched.setattr(array_record_module, "ArrayRecordWriter", Full)
-    with pytest.raises(OSError, match="No space"):
-      run(examples, tmp_path)
-  assert not list((tmp_path / "train").glob("*.array_record"))
-  assert run(examples, tmp_path).written == 10
-
-
 def test_damage_is_found(examples, tmp_path):
   run(examples, tmp_path)
   (shard,) = (tmp_path / "train").glob("*.array_record")
@@ -269,3 +252,29 @@ def test_specs_and_tasks_of_the_command_line(tmp_path, noise):
         split="train",
         **{"options": {}, **changes},
       )
+
+
+def test_a_full_disk_is_told_and_what_is_whole_goes_on(
+  examples, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(prepare, "SHARD_BYTES", 8000)
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+  def fill(done, total):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+  options = prepare.PrepareOptions()
+  named = dict(name="mine", split="train", options=options)
+  try:
+    with pytest.raises(errors.UserError, match="(?s)No space is left.*again"):
+      prepare.prepare(examples, tmp_path / "a", **named, on_progress=fill)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+  files = sorted(f.name for f in (tmp_path / "a" / "train").iterdir())
+  shards = [name for name in files if name.endswith(".array_record")]
+  assert len(shards) == 1 and not [n for n in files if n.endswith(".tmp")]
+  assert prepared.FEATURES not in files
+
+  assert run(examples, tmp_path / "a").written == 10
+  assert read(tmp_path / "a") == examples

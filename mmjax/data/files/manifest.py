@@ -5,7 +5,7 @@ folder, or in Parquet the encoded bytes. All other columns are fields as they
 are. `columns` says which column is which field, if they have other names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 from mmjax.core import errors
@@ -43,6 +43,7 @@ class ManifestSource:
     columns: Mapping[str, str] | None = None,
   ):
     self.path = find(path, split)
+    self._root = path
     self._records = open_records(self.path)
     self._folder = storage.parent(self.path)
     self._columns = dict(columns or {})
@@ -74,6 +75,24 @@ class ManifestSource:
       else:
         example.pop(field, None)
     return example
+
+  def find_classes(self, field: str) -> tuple[str, ...]:
+    """The distinct texts of a field, sorted; reads that column.
+
+    Those of the split "train" if there is one, so that the classes have the
+    same numbers in each split.
+
+    Raises:
+      UserError: it holds numbers, which do not say how many there may be.
+    """
+    records = self._records
+    try:
+      train = find(self._root, "train")
+    except errors.UserError:
+      train = self.path
+    if train != self.path:
+      records = open_records(train)
+    return distinct(column_of(records, self._columns.get(field, field)), field)
 
   def _load(self, field, value):
     """The bytes of a path, or those that the table itself holds."""
@@ -113,6 +132,42 @@ def find(path: str, split: str) -> str:
     f"that ends in one of {list(ENDINGS)}, or a folder with "
     f"{split or '<split>'}.jsonl or the like."
   )
+
+
+def column_of(records: Records, column: str) -> Iterable[Any]:
+  """The cells of one column; of rows that cannot be read, nothing."""
+  if isinstance(records, parquet.Parquet):  # Without the pictures beside it.
+    yield from records.column(column)
+    return
+  for index in range(len(records)):
+    try:
+      yield records[index].get(column)
+    except (ValueError, OSError):  # Whoever needs the row reports it.
+      continue
+
+
+def distinct(values: Iterable[Any], field: str) -> tuple[str, ...]:
+  """The names of classes that occur, sorted; numbers as text by their value.
+
+  Raises:
+    UserError: one is a number.
+  """
+  found: set[str] = set()
+  for value in values:
+    for item in value if isinstance(value, (tuple, list)) else (value,):
+      if item is None:
+        continue
+      if not isinstance(item, str):
+        raise errors.UserError(
+          f"The field {field!r} holds {item!r}, a {type(item).__name__}: the "
+          "data do not say which classes there are. Give their names "
+          "(config.data.label.names), or, if they are 0, 1, 2, ..., how many "
+          "(config.data.label.num_classes)."
+        )
+      found.add(item)
+  if all(name.isdecimal() for name in found):
+    return tuple(sorted(found, key=int))
+  return tuple(sorted(found))
 
 
 def open_records(path: str) -> Records:

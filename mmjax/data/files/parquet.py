@@ -40,6 +40,14 @@ class Parquet:
     row = self._group(group).slice(index - first, 1).to_pylist()[0]
     return {name: media.plain(value) for name, value in row.items()}
 
+  def column(self, name: str) -> list[Any]:
+    """All cells of a column; none if there is no such column."""
+    file = self._open()
+    if name not in file.schema_arrow.names:
+      return []
+    cells = file.read(columns=[name]).column(name).to_pylist()
+    return [media.plain(cell) for cell in cells]
+
   def _group(self, group):
     if not hasattr(self._local, "file"):
       self._local.file, self._local.groups = self._open(), {}

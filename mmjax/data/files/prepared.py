@@ -46,7 +46,10 @@ class PreparedSource:
   def __init__(self, *, split: str, path: str = ""):
     folder = find(path, split)
     self.features = read_features(folder / FEATURES)
-    self.class_names = self.features.class_names
+    self.class_names = dict(self.features.class_names)
+    train = folder.parent / "train" / FEATURES
+    if train.is_file():  # A class has the same number in each split.
+      self.class_names |= read_features(train).class_names
     self.splits = {
       f.parent.name: read_features(f).num_examples
       for f in sorted(folder.parent.glob(f"*/{FEATURES}"))

@@ -176,7 +176,9 @@ class ConversationTransform:
     example = self.prepare(example)
     conversations = example.get(PACKED, (example,))
     rows = [self.tokens(one["messages"]) for one in conversations]
-    return {**example, **self._row(rows, rng, train=train)}
+    messages = [m for one in conversations for m in one["messages"]]
+    fields = self._row(rows, rng, tuple(m.text for m in messages), train=train)
+    return {**example, **fields}
 
   def tokens(self, messages: Sequence[chat.Message]) -> Tokens:
     """The tokens of a conversation as far as it fits.
@@ -267,17 +269,19 @@ class ConversationTransform:
     rng: np.random.Generator,
     *,
     train: bool,
+    texts: tuple[str, ...] = (),
   ) -> dict[str, np.ndarray]:
-    """The fields `images` and `images_mask` of a row."""
+    """The fields `images` and `images_mask` of a row, which says `texts`."""
     shape = (self.max_images, self.image.size, self.image.size, 3)
     images = np.zeros(shape, np.uint8)
     for i, picture in enumerate(pictures):
-      made = self.image({self.image.field: picture.content}, rng, train=train)
+      alone = {self.image.field: picture.content, "texts": texts}
+      made = self.image(alone, rng, train=train)
       images[i] = made["image"]
     here = np.arange(self.max_images) < len(pictures)
     return {"images": images, "images_mask": here}
 
-  def _row(self, rows, rng, *, train):
+  def _row(self, rows, rng, texts, *, train):
     shape, start, num_pictures = (self.max_tokens,), 0, 0
     fields = {
       "text": np.full(shape, self.tokenizer.pad_id, np.int32),
@@ -304,4 +308,4 @@ class ConversationTransform:
       del fields["text_places"]
       return fields
     pictures = [picture for row in rows for picture in row.pictures]
-    return {**fields, **self.pixels(pictures, rng, train=train)}
+    return {**fields, **self.pixels(pictures, rng, train=train, texts=texts)}

@@ -1,7 +1,7 @@
 """Words: compose a caption, turn it into ids; hide tokens."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,17 @@ class Caption:
       tags = [tags[i] for i in order if kept[i]]
     return SEPARATOR.join([label, *tags])
 
+  def longest(self, example: Mapping[str, Any]) -> list[list[str]]:
+    """All that training may say of an example: parts of each caption."""
+    if "text" in example and f"label_{self.languages[0]}" not in example:
+      return [[text] for text in all_of(example, "text")]
+    found = []
+    for language in self.languages:
+      joined = example.get(f"tags_{language}", "")
+      tags = joined.split("|") if joined else []
+      found.append([text_field(example, f"label_{language}"), *tags])
+    return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextTransform:
@@ -99,6 +110,25 @@ class TextTransform:
     mask = ids != self.tokenizer.pad_id
     return {**example, self.output: ids, f"{self.output}_mask": mask}
 
+  def longest(self, example: Mapping[str, Any]) -> list[list[str]]:
+    """The texts that training draws from, each as parts of a caption.
+
+    Raises:
+      UserError: no such field.
+      ValueError: it holds no text.
+    """
+    if self.field:
+      return [[text] for text in all_of(example, self.field)]
+    return self.caption.longest(example)
+
+  def most_tokens(self, example: Mapping[str, Any]) -> int:
+    """No text of the example has more, whatever is drawn."""
+    counts = [
+      2 + sum(1 + len(self.tokenizer.pieces(part)) for part in parts) - 1
+      for parts in self.longest(example)
+    ]  # bos, eos, and a comma between two parts.
+    return min(self.max_tokens, max(counts))
+
 
 def one_of(
   example: Mapping[str, Any],
@@ -118,6 +148,14 @@ def one_of(
     number = rng.integers(len(value)) if train else 0
     example = {name: value[number]}
   return text_field(example, name)
+
+
+def all_of(example: Mapping[str, Any], name: str) -> list[str]:
+  """What `one_of` draws from; raises the same."""
+  value = example.get(name)
+  if isinstance(value, tuple) and value:
+    return [text_field({name: text}, name) for text in value]
+  return [text_field(example, name)]
 
 
 def text_field(example: Mapping[str, Any], name: str) -> str:
@@ -162,13 +200,30 @@ class MaskText:
   def slots(self) -> int:
     return masks.max_hidden(self.rate, self.max_tokens)
 
+  def most_hidden(self, num_tokens: int, texts: Iterable[str]) -> int:
+    """No text of so many tokens hides more, whatever is drawn.
+
+    Args:
+      num_tokens: bos and eos included.
+      texts: of which one is hidden; only of whole words they matter.
+    """
+    most = masks.count_hidden(self.rate, num_tokens - 2, self.slots)
+    if self.strategy != "word":
+      return most
+    # One word is hidden whatever its length, up to the number of slots.
+    for text in texts:
+      ids = np.array(self.tokenizer.pieces(text), np.int32)
+      found = masks.words(ids, self._vocabulary)
+      most = max([most, *(min(len(word), self.slots) for word in found)])
+    return most
+
   @functools.cached_property
   def _vocabulary(self) -> masks.Vocabulary:
     return masks.Vocabulary(
       self.tokenizer.mask_id,
-      self.tokenizer.num_special,
-      self.tokenizer.vocab_size,
+      self.tokenizer.content,
       self.tokenizer.starts_word,
+      self.tokenizer.ends_word,
     )
 
   def specs(self) -> dict[str, FieldSpec]:
