@@ -123,8 +123,9 @@ def describe(found: dict[str, Any]) -> str:
     lines += ["", *_table(rows), ""]
   if read := found.get("read"):
     lines.append(
-      f"reading shards: {read['examples']:,.0f} MiB/s of examples, files alone "
-      f"{read['files']:,.0f} MiB/s: {read['share']:.0%}"
+      f"reading shards: records {read['records']:,.0f} MiB/s, their files "
+      f"alone {read['files']:,.0f} MiB/s: {read['share']:.0%}; as examples, "
+      f"checksums compared, {read['examples']:,.0f} MiB/s"
     )
   if start := found.get("start"):
     lines.append(

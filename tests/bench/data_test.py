@@ -60,7 +60,7 @@ def test_a_peer_that_is_not_installed_is_named(folder, monkeypatch):
 def test_speed_of_shards_is_that_of_all_their_bytes(folder):
   found = storage.read_speed(folder, 1)
   assert found["files"] > 0
-  assert found["share"] == found["examples"] / found["files"]
+  assert found["share"] == found["records"] / found["files"]
 
 
 def test_the_order_of_ten_million_records_takes_no_memory():

@@ -70,11 +70,15 @@ class PreparedSource:
     return self.features.num_examples
 
   def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+    return records.unpack(self.record(index))
+
+  def record(self, index: SupportsIndex) -> bytes:
+    """An example as it is stored, see `records`."""
     index = index.__index__()
     if not 0 <= index < len(self):
       raise IndexError(f"index {index} of {len(self)} examples")
     number = index if self._kept is None else int(self._kept[index])
-    return records.unpack(self._records[number])
+    return self._records[number]
 
   def _open(self):
     from array_record.python import array_record_data_source
