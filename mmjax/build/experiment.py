@@ -336,7 +336,5 @@ def _stacks(config):
   decoders = {f"{name} decoder": part for name, part in model.decoders.items()}
   parts = {**model.encoders, **decoders, "fusion": model.fusion}
   return {
-    name: part.stack
-    for name, part in parts.items()
-    if part and "stack" in part
+    name: part.stack for name, part in parts.items() if part and "stack" in part
   }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.cli import arguments
-from mmjax.core import errors
+from mmjax.core import errors, folders
 
 ENDING = ".png"
 
@@ -19,7 +19,7 @@ def run(flags: Any, overrides: Sequence[str]) -> int:
   check_flags(flags)
   from mmjax.build import checkpoints, picture_generation
 
-  workdir = Path(flags.workdir)
+  workdir = folders.local(flags.workdir)
   config = arguments.load_saved(workdir, overrides)
   made, _, state = checkpoints.restore(config, workdir, flags.step)
   generator = picture_generation.PictureGenerator(

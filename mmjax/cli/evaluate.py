@@ -6,10 +6,10 @@ Prints a table and writes <workdir>/evaluations/<step>/metrics.json.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
+from mmjax.core import folders
 
 FLAGS = (
   Flag("workdir", "", "folder of a training run", required=True),
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
 
   backend.set_up()
   arguments.ready_for_grain()
-  workdir = Path(flags.workdir)
+  workdir = folders.local(flags.workdir)
   config = arguments.load_saved(workdir, [] if flags.config else overrides)
   if flags.config:
     other = arguments.load_config(flags.config, overrides)

@@ -12,10 +12,10 @@ classes shows the most likely ones. With --out it draws pictures of the prompt:
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
+from mmjax.core import folders
 
 FLAGS = (
   Flag("workdir", "", "folder of a training run", required=True),
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     video=flags.video,
     prompt=flags.prompt,
   )
-  workdir = Path(flags.workdir)
+  workdir = folders.local(flags.workdir)
   config = arguments.load_saved(workdir, overrides)
   if flags.chat:
     from mmjax.cli import chat

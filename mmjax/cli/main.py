@@ -18,6 +18,7 @@ VERBS = {
   "evaluate": ("evaluate", "run the evaluators on a checkpoint"),
   "generate": ("generate", "say a text about a picture, clip, sound, text"),
   "inspect": ("inspection", "parameters, batches, shardings, FLOPs"),
+  "plan": ("plan", "compile for hardware you don't have; what it costs"),
   "report": ("report", "write the HTML page of a run"),
   "bench data": ("bench_data", "measure the input pipeline, beside others"),
   "check objective": ("check_objective", "try an objective, yours or ours"),

@@ -4,11 +4,10 @@ mmjax report --workdir=runs/quickstart
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
-from mmjax.core import errors
+from mmjax.core import errors, folders
 
 FLAGS = (
   Flag("workdir", "", "folder of a training run, or of several", required=True),
@@ -20,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
   flags = arguments.parse(__doc__, FLAGS, argv)
   from mmjax.report import page, results
 
-  workdir = Path(flags.workdir)
+  workdir = folders.local(flags.workdir)
   try:
     print(results.results_table(workdir))
     path = page.write_report(workdir)

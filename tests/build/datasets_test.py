@@ -1,4 +1,3 @@
-
 from mmjax.build import datasets
 
 

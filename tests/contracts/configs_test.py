@@ -9,6 +9,7 @@ import ml_collections as mlc
 import pytest
 
 from mmjax.core import config as configs
+from mmjax.sharding.mesh import AXES
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "configs").rglob("*.py"))
@@ -60,7 +61,10 @@ def test_a_config_describes_a_run_that_can_be_built(file, starter_path):
   if config.data.source.startswith("starter_") and not made_up:
     config.data.path = starter_path
   # One device of any machine; what is loaded from elsewhere is not needed.
-  made = experiment.prepare(settings.resolve(config), jax.devices()[:1])
+  config = settings.resolve(config)
+  for axis in AXES:
+    config.mesh[axis] = 1
+  made = experiment.prepare(config, jax.devices()[:1])
 
   total, trained = made.num_params()
   assert 0 < trained <= total

@@ -12,9 +12,7 @@ from mmjax.core import errors
 from mmjax.core.sequence import Sequence
 
 
-def pool(
-  given: Sequence, grid: tuple[int, int] | None, side: int
-) -> Sequence:
+def pool(given: Sequence, grid: tuple[int, int] | None, side: int) -> Sequence:
   """The mean of each square of `side` x `side` tokens, picture by picture.
 
   Source: Gemma 3 (Gemma Team 2025, arXiv:2503.19786), 2.1.

@@ -1,0 +1,71 @@
+from mmjax.plan import hlo
+
+# Cut down from what the compiler of TPUs wrote.
+TEXT = """\
+HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[4]{0})->f32[4]{0}}
+
+FileNames
+1 "step.py"
+
+%body (p.1: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {
+  %p.1 = (s32[]{:T(128)}, bf16[8,128]{1,0:T(8,128)(2,1)S(1)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p.1), index=0
+  %x = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} get-tuple-element(%p.1), index=1
+  %tanh.1 = bf16[8,128]{1,0:T(8,128)(2,1)} tanh(%x), metadata={op_name="a (b)"}
+  ROOT %out = (s32[]{:T(128)}, /*index=1*/bf16[8,128]{1,0}) tuple(%i, %tanh.1)
+}
+
+%condition (p.2: (s32[], bf16[8,128])) -> pred[] {
+  %p.2 = (s32[], bf16[8,128]{1,0}) parameter(0)
+  %bound = s32[]{:T(128)} constant(6)
+  %j = s32[] get-tuple-element(%p.2), index=0
+  ROOT %lt = pred[] compare(%j, %bound), direction=LT
+}
+
+ENTRY %main.5_spmd (param.4: f32[4]) -> (s32[], bf16[8,128]) {
+  %param.4 = f32[4]{0} parameter(0), sharding={devices=[1,4]<=[4]}
+  %start = (s32[], bf16[8,128]{1,0}) custom-call(%param.4)
+  ROOT %while.1 = (s32[], bf16[8,128]{1,0}) while(%start), condition=%condition, body=%body
+}
+"""  # noqa: E501
+
+
+def test_instructions_are_read_with_their_types():
+  module = hlo.parse(TEXT)
+
+  assert list(module.computations) == ["body", "condition", "main.5_spmd"]
+  assert module.entry == "main.5_spmd"
+  tanh = module.computations["body"]["tanh.1"]
+  assert (tanh.opcode, tanh.operands) == ("tanh", ("x",))
+  assert tanh.arrays == (hlo.Array("bf16", (8, 128), 0),)
+  assert tanh.arrays[0].bytes == 2 * 8 * 128
+  assert module.operands("body", tanh)[0].arrays[0].space == 1
+  assert module.root("body").operands == ("i", "tanh.1")
+  assert len(module.root("body").arrays) == 2
+  assert module.computations["main.5_spmd"]["while.1"].called == ("body",)
+
+
+def test_a_loop_runs_as_often_as_its_condition_says():
+  runs = {
+    e.instruction.name: (e.times, e.loop) for e in hlo.walk(hlo.parse(TEXT))
+  }
+
+  assert runs["tanh.1"] == (6, "body")
+  assert runs["param.4"] == (1, "")
+  assert "lt" not in runs
+
+
+def test_a_loop_runs_as_often_as_the_compiler_says():
+  known = 'body=%body, backend_config={"known_trip_count":{"n":"24"}}'
+  module = hlo.parse(TEXT.replace("body=%body", known))
+
+  loop = module.computations["main.5_spmd"]["while.1"]
+
+  assert hlo.trip_count(module, loop) == 24
+
+
+def test_bytes_of_dtypes():
+  sizes = {"f32": 4, "bf16": 2, "pred": 1, "s8": 1, "f8e4m3fn": 1, "u4": 0.5}
+
+  for dtype, size in sizes.items():
+    assert hlo.Array(dtype, (3, 5)).bytes == 15 * size, dtype
