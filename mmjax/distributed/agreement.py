@@ -17,6 +17,10 @@ from mmjax.core import errors
 MOST_LINES = 10  # Of differences in one message.
 
 
+class Disagreement(errors.UserError):
+  """The processes are not the same; all of them raise it together."""
+
+
 def gather(text: str) -> list[str]:
   """The texts of all processes, in their order. Each has to call it."""
   own = np.frombuffer(text.encode(), np.uint8)
@@ -41,11 +45,11 @@ def check(facts: Mapping[str, Any], names: Sequence[str]) -> None:
     names: of the processes, for the message.
 
   Raises:
-    UserError: they don't; says which process differs in what. All raise it.
+    Disagreement: they don't; says which process differs in what.
   """
   rows = [json.loads(row) for row in gather(json.dumps(facts, default=str))]
   if text := compare(rows, names):
-    raise errors.UserError(text)
+    raise Disagreement(text)
 
 
 def compare(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:

@@ -106,8 +106,8 @@ class Job:
     return self
 
   def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-    if error is None:
-      self._watchdog.close()
+    if error is None or isinstance(error, agreement.Disagreement):
+      self._watchdog.close()  # All come here.
       return
     mine = isinstance(error, errors.UserError)
     text = (str(error).strip() or kind.__name__).splitlines()[0]

@@ -231,6 +231,7 @@ class Watchdog:
     follows from it, and the process ends here with the other's name.
     """
     if self._over.wait(wait_secs):
+      time.sleep(self._settings.farewell_secs)  # `leave` ends the process.
       return
     sent = self._send({"failed": text})
     with contextlib.suppress(Exception):

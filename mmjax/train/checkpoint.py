@@ -10,6 +10,7 @@ fingerprint, tokenizer ids, data position, versions, metrics), and a
 """
 
 import concurrent.futures
+import itertools
 import json
 import logging
 import math
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from mmjax.core import errors, trees
 from mmjax.train import manifest, retention, stored
@@ -138,7 +141,7 @@ class Checkpointer:
       stored.check_tree(folder, abstract_state)
       return stored.read_all(folder, abstract_state)
 
-    number, (state, meta) = self._first_good(step, read)
+    number, (state, meta) = self._first_good(step, read, together=True)
     return number, state, meta
 
   def restore_params(
@@ -287,13 +290,43 @@ class Checkpointer:
       )
     return [int(step)]
 
+  def _agreed(self, candidates):
+    """Of several processes, the first says which step is good, for all.
+
+    So the files are compared with the manifest once, not by each host, and
+    none goes on from another step than the others.
+    """
+    bad: dict[int, str] = {}
+    if jax.process_index() == 0:
+      for step in candidates:
+        folder = self._directory / str(step)
+        if not manifest.exists(folder):
+          break
+        if not (damage := manifest.verify(folder)):
+          break
+        bad[step] = damage[0]
+    good = candidates[len(bad)] if len(bad) < len(candidates) else -1
+    good = int(multihost_utils.broadcast_one_to_all(np.int32(good)))
+    for step in itertools.takewhile(lambda s: s != good, candidates):
+      bad.setdefault(step, "damaged, says process 0")
+    return [] if good < 0 else [good], bad
+
   def _first_good(
-    self, step: int | str, read: Callable[[Path], Any]
+    self,
+    step: int | str,
+    read: Callable[[Path], Any],
+    *,
+    together: bool = False,
   ) -> tuple[int, Any]:
-    candidates = self._candidates(step)
+    """`together`: all processes call this at once, to read the same step."""
+    candidates, bad = self._candidates(step), {}
+    several = together and jax.process_count() > 1
+    if several:
+      candidates, bad = self._agreed(candidates)
     number, item, problems = stored.read_first_good(
-      self._directory, candidates, read
+      self._directory, candidates, read, verified=several
     )
+    problems = bad | problems
     self._damaged.update(problems)
     if number is None:
       others = sorted(set(self.steps()) - set(candidates))

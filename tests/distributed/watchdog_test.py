@@ -116,6 +116,7 @@ def test_error_that_follows_from_a_loss_blames_the_lost(start):
   )
 
   blamed.start()
+  blamed.join(0.3)
   job.cut(1)
 
   assert job.said(2).startswith(f"{NAMES[1]} is gone")

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmjax.core import errors, trees
-from mmjax.train import checkpoint
+from mmjax.train import checkpoint, manifest
 
 NUMBERS = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 
@@ -411,3 +411,31 @@ def test_killed_while_saving_leaves_the_older_step(tmp_path):
   )
   assert _open(tmp_path).restore(abstract)[0] == 2
   assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_processes_take_the_step_that_the_first_finds_good(
+  tmp_path, monkeypatch, process
+):
+  saver = checkpoint.Checkpointer(tmp_path)
+  for step in (1, 2, 3):
+    (tmp_path / str(step)).mkdir()
+    (tmp_path / str(step) / "data").write_bytes(b"good")
+    manifest.write(tmp_path / str(step))
+  (tmp_path / "3" / "data").write_bytes(b"evil")
+  sent = []
+
+  def broadcast(value):
+    sent.append(int(value))
+    return np.int32(2)  # What the first process found.
+
+  monkeypatch.setattr(jax, "process_index", lambda: process)
+  monkeypatch.setattr(
+    "jax.experimental.multihost_utils.broadcast_one_to_all", broadcast
+  )
+
+  steps, damaged = saver._agreed([3, 2, 1])
+
+  assert (steps, list(damaged)) == ([2], [3])
+  # Only the first reads the files.
+  assert sent == ([2] if process == 0 else [3])

@@ -221,3 +221,16 @@ def test_measured_peak_is_that_of_a_computer(monkeypatch):
     peak = metrics.measure_peak_flops()
 
   assert 1e8 < peak < 1e14  # Far below one core; far above a CPU.
+
+
+def test_steps_of_other_sizes_count_what_they_held():
+  clock = Clock()
+  meter = _meter(clock)
+  # The first of a shape compiles: its time is not that of a step.
+  _steps(meter, clock, [1], 50.0, examples=4, shape="short")
+  _steps(meter, clock, [2, 3], 1.0, examples=4, shape="short")
+  _steps(meter, clock, [4], 70.0, examples=1, shape="long")
+  _steps(meter, clock, [5], 2.0, examples=1, shape="long")
+  row = meter.row()
+  assert row["examples_per_sec"] == pytest.approx((4 + 4 + 1) / 4.0)
+  assert row["step_secs"] == pytest.approx(4.0 / 3)
