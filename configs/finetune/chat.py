@@ -6,8 +6,8 @@ mmjax generate --chat --workdir=runs/chat
 Conversations are made from the starter tables and from easy-VQA as they are
 read (pip install 'mmjax[examples]'; `:starter` does without the latter).
 `:tiny` is for tests. Needs `make quickstart`, whose picture tower it starts
-from. 1,000 steps, about 0.6 s of one core each, teach turns and wording, not
-yet to look at the picture: docs/chat.md.
+from. 11 minutes teach turns, wording and the colours of shapes, not yet the
+names of emoji: docs/chat.md.
 """
 
 from pathlib import Path
@@ -83,7 +83,25 @@ def get_config(arg: str = "") -> mlc.ConfigDict:
   c.log = dict(every_steps=20, evaluate_at_end=False)
   if not tiny:
     c.evaluators = _evaluators()
+    if not arg:
+      c.evaluators.update(_of_shapes())
   return c
+
+
+def _of_shapes():
+  """Replies to the last question about each of the first test pictures."""
+  return dict(
+    replies_shapes=dict(
+      name="vqa_generated",
+      task="shapes",
+      question="question",
+      answers="reply",
+      generation=dict(max_tokens=6, objective="ask"),
+      data=dict(
+        split="test[:20%]", conversation=dict(pack=False, reply=True)
+      ),
+    )
+  )
 
 
 def _evaluators():
