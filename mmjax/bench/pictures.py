@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmjax.data import open_source, prepare
+from mmjax.data import open_source, prepare, prepare_example
 from mmjax.data.transforms import image
 
 SIZE = (500, 375)  # Pixels, width by height: the common one of ImageNet.
@@ -38,7 +38,7 @@ def write(folder: Path, count: int) -> None:
   captions = [example["text"] for example in examples]
   (folder / CAPTIONS).write_text(json.dumps(captions), "utf-8")
   for name, size in (("prepared", 0), ("copies", STORED)):
-    options = prepare.PrepareOptions(image_size=size)
+    options = prepare_example.PrepareOptions(image_size=size)
     prepare.prepare(
       examples, folder / name, name="bench", split="train", options=options
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmjax.core import errors, registry
 from mmjax.data import check as check_lib
-from mmjax.data import contact_sheet, files, sources
+from mmjax.data import contact_sheet, files, prepare_example, sources
 from mmjax.data import prepare as prepare_lib
 from mmjax.data.tokenizer import STARTER
 
@@ -65,7 +65,7 @@ def prepare(
       path.
     out: folder to write.
     split: name of the split.
-    options: fields of `prepare.PrepareOptions`.
+    options: fields of `prepare_example.PrepareOptions`.
     data_dir: where TFDS data lie.
     columns: field -> column of a table.
     task: one of `TASKS`: the first example has to have its fields.
@@ -75,7 +75,7 @@ def prepare(
   Raises:
     UserError: no such source, or not what the task needs.
   """
-  made = registry.construct("prepare", prepare_lib.PrepareOptions, options)
+  made = registry.construct("prepare", prepare_example.PrepareOptions, options)
   source = open_spec(spec, split, data_dir, columns)
   if task:
     _check_task(task, source)

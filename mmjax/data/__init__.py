@@ -21,7 +21,8 @@
   workers.py     batches made in worker processes; `worker_process` is in each
   prefetch.py    batches to the device, ahead of the training loop
   broken.py      examples that cannot be used, and when they are too many
-  prepare.py     a data set -> shards that are fast in any order
+  prepare.py     a data set -> shards that are fast in any order; what each
+                 example becomes, or why it is left out: prepare_example.py
   check.py       what is in a data set, and what is broken
 
 No jax here and no model: a batch leaves as numpy. TFDS, Grain, Pillow's

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmjax.build import datasets
 from mmjax.core import errors
-from mmjax.data import open_source, prepare
+from mmjax.data import open_source, prepare, prepare_example
 from mmjax.data.files import prepared
 from mmjax.data.transforms import image
 
@@ -46,7 +46,7 @@ def run(source, out, **options):
     out,
     name="mine",
     split="train",
-    options=prepare.PrepareOptions(**options),
+    options=prepare_example.PrepareOptions(**options),
   )
 
 
@@ -181,7 +181,8 @@ def test_filters_say_what_they_leave_out(tmp_path, noise):
 )
 def test_scripts(text, script, right):
   # "一只猫 cat" has 3 of 6.
-  assert prepare.of_script(text, script) == (right or text == "一只猫 cat")
+  expected = right or text == "一只猫 cat"
+  assert prepare_example.of_script(text, script) == expected
 
 
 def test_broken_examples_are_left_out_by_reason(examples, tmp_path):
@@ -263,7 +264,7 @@ def test_a_full_disk_is_told_and_what_is_whole_goes_on(
   def fill(done, total):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
 
-  options = prepare.PrepareOptions()
+  options = prepare_example.PrepareOptions()
   named = dict(name="mine", split="train", options=options)
   try:
     with pytest.raises(errors.UserError, match="(?s)No space is left.*again"):
