@@ -97,9 +97,7 @@ def _of_shapes():
       question="question",
       answers="reply",
       generation=dict(max_tokens=6, objective="ask"),
-      data=dict(
-        split="test[:20%]", conversation=dict(pack=False, reply=True)
-      ),
+      data=dict(split="test[:20%]", conversation=dict(pack=False, reply=True)),
     )
   )
 
