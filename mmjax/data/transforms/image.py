@@ -25,7 +25,8 @@ def decode(
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Decodes a picture to RGB; transparency is put on white.
 
-  Of an animation, the first frame. Turned upright as its EXIF tag says.
+  Of an animation, the first frame. Turned upright as its EXIF tag says. Of 16
+  bits, the upper 8.
 
   Raises:
     ValueError: not a picture, damaged, or of more than `max_pixels`.
@@ -42,6 +43,9 @@ def decode(
         )
       if image.info.get("exif"):
         ImageOps.exif_transpose(image, in_place=True)
+      if image.mode.startswith("I;16"):  # Pillow would cut gray off at 255.
+        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
       if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
