@@ -28,6 +28,8 @@ from mmjax.data import (
   tokenizer_train,
 )
 
+# Of a text, for each token that is wanted: far more than any token has.
+MOST_CHARACTERS = 512
 STARTER = "starter"
 STARTER_VOCAB_SIZE = 2048
 CHAT = "chat_template"  # Of a file: what turns of each role begin with.
@@ -216,13 +218,14 @@ class TextTokenizer:
   def encode(self, text: str, max_tokens: int) -> Int[np.ndarray, " t"]:
     """Encodes to `[bos, ..., eos]`, padded or cut to `max_tokens`.
 
-    The eos is kept when the text is cut.
+    The eos is kept when the text is cut. Of a text of megabytes only the
+    beginning is looked at.
     """
     if max_tokens < 2:
       raise errors.UserError(
         f"max_tokens={max_tokens}, expected at least 2: bos and eos."
       )
-    ids = self.pieces(text)[: max_tokens - 2]
+    ids = self.pieces(text[: MOST_CHARACTERS * max_tokens])[: max_tokens - 2]
     out = np.full(max_tokens, self.pad_id, np.int32)
     out[0] = self.bos_id
     out[1 : len(ids) + 1] = ids

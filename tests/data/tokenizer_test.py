@@ -203,3 +203,11 @@ def test_a_wrong_chat_template_is_refused(starter_tokenizer, tmp_path):
   file.write_text(file.read_text().replace('"user":', '"usr":'))
   with pytest.raises(errors.UserError, match="Did you mean 'user'"):
     TextTokenizer.load(file)
+
+
+def test_a_long_text_has_the_tokens_of_its_beginning():
+  made = TextTokenizer.load("starter")
+  text = "a red apple, 苹果 and so on " * 2000
+  assert len(text) > tokenizer.MOST_CHARACTERS * 8
+  expected = [made.bos_id, *made.pieces(text)[:6], made.eos_id]
+  np.testing.assert_array_equal(made.encode(text, 8), expected)
