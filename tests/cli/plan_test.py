@@ -1,4 +1,17 @@
 import json
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_trace(monkeypatch):
+  """The verb asks for fake devices by variables that processes inherit."""
+  for name in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS"):
+    before = os.environ.get(name)
+    monkeypatch.setenv(name, before or "")  # So that it is put back.
+    if before is None:
+      monkeypatch.delenv(name)
 
 
 def test_plan_prints_tables_and_writes_files(mmjax, tiny, tmp_path):
