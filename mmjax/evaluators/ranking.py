@@ -70,7 +70,7 @@ def both_ways(
     for recall, value in recalls(rank, at).items():
       yield f"{name}_to_{other}/{recall}", value
     yield f"{name}_to_{other}/median_rank", float(np.median(rank) + 1)
-  yield f"chance_R@{at[-1]}", at[-1] / len(second[1])
+  yield f"chance_R@{at[-1]}", min(at[-1] / len(second[1]), 1.0)
 
 
 def recalls(
