@@ -7,23 +7,21 @@ layers and 256 channels each, greedy, none of them ending early. For 1 and 16
 rows: the time to the first token (encoder, prompt and one token) and tokens a
 second after it, of all rows together, as median, least and most. Without a
 cache the picture is encoded once too, but each token costs a pass over all.
+How fast a config of yours decodes: `mmjax bench generate --config=C`.
 """
 
 import dataclasses
-import statistics
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import ml_collections as mlc
-import numpy as np
 from flax import linen as nn
 
+from mmjax.bench import generation as bench
 from mmjax.build import experiment, settings
 from mmjax.build.generation import Generator
 from mmjax.generate.settings import GenerationSettings
-from mmjax.train.predict import placement
 
 SIZE = dict(embed_dim=256, num_layers=4, num_heads=4, mlp_dim=1024)
 PIXELS, PATCH = 64, 8
@@ -74,26 +72,6 @@ class Uncached(Generator):
     return logits, {**cache, "tokens": written}
 
 
-def times(generator, variables, batch, tokens, repeats):
-  """Seconds to the first token, and of all those after it."""
-  stopped = np.zeros(len(batch["image"]), bool)
-  first, rest = [], []
-  for _ in range(repeats + 1):
-    with placement(generator._mesh, generator._rules):
-      start = time.perf_counter()
-      texts, limits, *_ = generator._begin(variables, batch)
-      texts, shown = generator._advance(variables, texts, limits, 1, stopped)
-      jax.block_until_ready(shown)
-      first.append(time.perf_counter() - start)
-      start = time.perf_counter()
-      texts, shown = generator._advance(
-        variables, texts, limits, tokens, stopped
-      )
-      jax.block_until_ready(shown)
-      rest.append(time.perf_counter() - start)
-  return first[1:], rest[1:]  # The first compiled.
-
-
 def main(tokens: str = "64", repeats: str = "5") -> None:
   """Prints a table."""
   number = int(tokens)
@@ -103,26 +81,30 @@ def main(tokens: str = "64", repeats: str = "5") -> None:
       experiment.init_variables(key, parts=made.parts, batch_size=1)
     )
   )(jax.random.key(0))
-  picture = np.zeros((1, PIXELS, PIXELS, 3), np.uint8)
-  print(f"{jax.devices()[0].device_kind}, {number - 1} tokens a text")
+  said = number - 1  # bos is given.
+  print(f"{jax.devices()[0].device_kind}, {said} tokens a text")
   print("| rows | cache | first token, ms | tokens/s |\n|---|---|---|---|")
   for rows in BATCHES:
-    batch = {"image": np.repeat(picture, rows, axis=0)}
     for kind in (Generator, Uncached):
-      generator = kind(made, GenerationSettings(max_tokens=number))
-      generator._ends = ()  # Every text has its full length.
-      first, rest = times(generator, variables, batch, number, int(repeats))
-      # bos is given, and the first token was timed by itself.
-      speeds = [rows * (number - 2) / secs for secs in rest]
+      generator = kind(made, GenerationSettings(max_tokens=said))
+      generator.ends = ()  # Every text has its full length.
+      samples = [
+        bench.sample(generator, variables, rows, 1)
+        for _ in range(int(repeats) + 1)
+      ][1:]  # The first compiled.
+      found = bench.figures(rows, samples, said)
       print(
         f"| {rows} | {'yes' if kind is Generator else 'no'} "
-        f"| {_spread([1000 * t for t in first])} | {_spread(speeds)} |"
+        f"| {_spread(found['first_token_secs'], 1000)} "
+        f"| {_spread(found['tokens_per_sec'], 1)} |"
       )
 
 
-def _spread(values):
-  middle = statistics.median(values)
-  return f"{middle:.1f} ({min(values):.1f} to {max(values):.1f})"
+def _spread(found, unit):
+  middle, least, most = (
+    unit * found[name] for name in ("median", "least", "most")
+  )
+  return f"{middle:.1f} ({least:.1f} to {most:.1f})"
 
 
 if __name__ == "__main__":

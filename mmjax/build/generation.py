@@ -58,13 +58,15 @@ class Generator:
     self.decoding = objectives[name].objective.decoding
     source = experiment.parts.pipelines[objectives[name].task]
     self.tokenizer = source.tokenizer
+    self.specs = source.specs  # Of a batch of its task, by field.
     # Tokens of the longest text that was trained on: the model's context.
     text = self.decoding.text
     self.context = source.specs[text].shape[0]
     self._model = experiment.parts.model
     abilities.check_cache(text, self._model.decoders[text])
     self._mesh, self._rules = experiment.mesh, experiment.rules
-    self._ends = (self.tokenizer.eos_id,)
+    # Tokens that end a text; set before the first, () = none does.
+    self.ends = (self.tokenizer.eos_id,)
     # In some vocabularies bos and eos are one token: that may be said.
     never = {
       self.tokenizer.pad_id,
@@ -259,7 +261,7 @@ class Generator:
       limits,
       num_steps,
       self.settings,
-      ends=self._ends,
+      ends=self.ends,
       never=self._never,
     )
     return texts, self._shown((texts.tokens, texts.lengths, texts.ended))
@@ -270,7 +272,7 @@ class Generator:
       texts,
       limits,
       self.settings,
-      ends=self._ends,
+      ends=self.ends,
       never=self._never,
       num_best=num_best,
     )

@@ -21,6 +21,7 @@ VERBS = {
   "plan": ("plan", "compile for hardware you don't have; what it costs"),
   "report": ("report", "write the HTML page of a run"),
   "bench data": ("bench_data", "measure the input pipeline, beside others"),
+  "bench generate": ("bench_generate", "measure how fast texts are said"),
   "check objective": ("check_objective", "try an objective, yours or ours"),
   "data check": ("data_check", "show what is in a data set, and what broke"),
   "data prepare": ("data_prepare", "write a data set as shards, fast to read"),

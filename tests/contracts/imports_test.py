@@ -24,7 +24,7 @@ ARROWS = {
   **{room: {"core"} for room in SIDE_ROOMS},
   "train": {"core", "sharding", "objectives"},
   "report": set(),
-  "bench": {"core", "data"},
+  "bench": {"build", "core", "data", "plan", "train"},
   "build": {"core", "train", *SIDE_ROOMS},
   "plan": {"build", "core", "sharding", "train"},
   "cli": {"build", "train", "report", "core", "bench", "plan", "distributed"},
