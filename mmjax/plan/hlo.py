@@ -166,15 +166,37 @@ def _walk(module, computation, times, loop):
 def trip_count(module: Module, loop: Instruction) -> int:
   """How often a loop's body runs.
 
-  As the compiler says it, or else the bound that its condition compares with:
-  loops of `lax.scan` count up from 0.
+  As the compiler says it, or else from the bound that its condition compares
+  with and the step of its counter: loops count up from 0, those of `lax.scan`
+  by 1, those of the partitioner, unrolled, by 2.
   """
   known = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.attributes)
   if known:
     return int(known[1])
   condition = loop.attribute("condition").lstrip("%")
-  bounds = list(_integers(module, condition))
-  return max(bounds, default=1)
+  bound = max(_integers(module, condition), default=1)
+  return -(-bound // _step(module, condition, loop.called[0]))
+
+
+def _step(module, condition, body):
+  """What a loop's counter grows by; 1 if it cannot be seen."""
+  compared = module.operands(condition, module.root(condition))
+  counters = [i for i in compared if i.opcode == "get-tuple-element"]
+  if len(counters) != 1:
+    return 1
+  place = int(counters[0].attribute("index"))
+  root = module.root(body)
+  if root.opcode != "tuple" or place >= len(root.operands):
+    return 1
+  grown = module.computations[body].get(root.operands[place])
+  if grown is None or grown.opcode != "add":
+    return 1
+  steps = [
+    int(i.text)
+    for i in module.operands(body, grown)
+    if i.opcode == "constant" and i.text.isdigit()
+  ]
+  return steps[0] if steps and steps[0] > 0 else 1
 
 
 def _integers(module, computation):

@@ -55,6 +55,22 @@ def test_a_loop_runs_as_often_as_its_condition_says():
   assert "lt" not in runs
 
 
+def test_a_loop_that_counts_by_two_runs_half_as_often():
+  # As the partitioner unrolls a product that travels round a ring.
+  tanh = "  %tanh.1 ="
+  text = TEXT.replace(
+    tanh,
+    "  %two = s32[]{:T(128)} constant(2)\n"
+    "  %grown = s32[]{:T(128)} add(%i, %two)\n" + tanh,
+  ).replace("tuple(%i, %tanh.1)", "tuple(%grown, %tanh.1)")
+
+  def trips(bound):
+    module = hlo.parse(text.replace("constant(6)", f"constant({bound})"))
+    return hlo.trip_count(module, module.computations["main.5_spmd"]["while.1"])
+
+  assert (trips(6), trips(7), trips(8)) == (3, 4, 4)
+
+
 def test_a_loop_runs_as_often_as_the_compiler_says():
   known = 'body=%body, backend_config={"known_trip_count":{"n":"24"}}'
   module = hlo.parse(TEXT.replace("body=%body", known))
