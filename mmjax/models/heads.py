@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.models.layers.norm import layer_norm
-from mmjax.models.layers.placement import place
+from mmjax.models.layers.placement import gather, place
 from mmjax.models.layers.projection import Projection
 
 
@@ -77,6 +77,9 @@ class TiedTokenHead(nn.Module):
     if self.transform:
       x = _transform(x, table.shape[1], self.precision)  # *b e
     lead = string.ascii_lowercase[: x.ndim - 1]
+    table = gather(
+      table.astype(self.precision.activations), (axes.VOCAB, axes.EMBED)
+    )
     logits = precision_lib.einsum(
       f"{lead}y,zy->{lead}z", x, table, self.precision
     )

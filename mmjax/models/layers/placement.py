@@ -1,4 +1,4 @@
-"""Where activations live on the mesh."""
+"""Where activations live on the mesh, and parameters while they are read."""
 
 import math
 import warnings
@@ -6,6 +6,8 @@ import warnings
 import jax
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
+
+from mmjax.core import axes
 
 
 def place(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
@@ -30,13 +32,51 @@ def place(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, P(*parts))
 
 
+def gather(kernel: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
+  """A parameter as a product reads it: whole along the axes of the batch.
+
+  ZeRO-3 (Rajbhandari et al. 2020, arXiv:1910.02054): what is split over the
+  devices that also split the batch is gathered for the product, and its
+  gradient scattered. Left to itself, XLA moves parts of products round the
+  devices instead where `fsdp` is all there is: of a joint L/16 step on 16 x
+  v5e 0.34 s by the roofline, and 0.21 s so.
+
+  Args:
+    kernel: in the dtype of the product: fewer bytes travel.
+    names: of its axes, see `core.axes.PARAMETER_AXES`.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or not nn.get_logical_axis_rules():
+    return kernel
+  (batch,) = nn.logical_to_mesh_axes((axes.ACT_BATCH,))
+  split = [
+    _chosen(over) if size % _ways(over, mesh) == 0 else ()
+    for size, over in zip(
+      kernel.shape, nn.logical_to_mesh_axes(names), strict=True
+    )
+  ]
+  whole = [
+    tuple(axis for axis in over if axis not in _chosen(batch)) for over in split
+  ]
+  if whole == split:
+    return kernel
+  return jax.lax.with_sharding_constraint(kernel, P(*whole))
+
+
+def _chosen(over):
+  return (over,) if isinstance(over, str) else tuple(over or ())
+
+
+def _ways(over, mesh):
+  return math.prod(mesh.shape[axis] for axis in _chosen(over))
+
+
 def _divides(name, size, over, mesh):
-  chosen = (over,) if isinstance(over, str) else (over or ())
-  ways = math.prod(mesh.shape[axis] for axis in chosen)
+  ways = _ways(over, mesh)
   if size % ways and size > 1:  # One token of a text that is said is no loss.
     warnings.warn(
       f"{size} along {name!r} do not divide over {ways} devices (mesh axes "
-      f"{chosen}): they stay whole, on each of these devices.",
+      f"{_chosen(over)}): they stay whole, on each of these devices.",
       stacklevel=3,
     )
   return size % ways == 0

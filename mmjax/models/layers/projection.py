@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from mmjax.core import precision as precision_lib
+from mmjax.models.layers.placement import gather
 
 
 class Projection(nn.Module):
@@ -42,6 +43,9 @@ class Projection(nn.Module):
       nn.with_logical_partitioning(init, self.kernel_axes),
       (*shape, *self.features),
       jnp.float32,
+    )
+    kernel = gather(
+      kernel.astype(self.precision.activations), self.kernel_axes
     )
     letters = string.ascii_lowercase
     batch, rest = letters[:lead], letters[lead:]

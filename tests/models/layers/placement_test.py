@@ -3,9 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from mmjax.core import axes
-from mmjax.models.layers.placement import place
+from mmjax.models.layers.placement import gather, place
 from mmjax.sharding import rules
 from mmjax.sharding.mesh import MeshShape, make_mesh
 
@@ -42,3 +44,34 @@ def test_without_a_mesh_or_rules_nothing_is_done():
   assert place(x, NAMES) is x
   with nn.logical_axis_rules(rules.rules("fsdp")):
     assert place(x, NAMES) is x
+
+
+def _gathered(kernel, names, shape):
+  """The shape of a device's part before, and the kernel as it is read."""
+  mesh = make_mesh(MeshShape(**shape), jax.devices()[:4])
+  table = rules.rules("fsdp_tensor")
+  over = P(*(dict(table).get(name) for name in names))
+  kernel = jax.device_put(kernel, NamedSharding(mesh, over))
+  with jax.set_mesh(mesh), nn.logical_axis_rules(table):
+    made = jax.jit(lambda k: gather(k, names) * 1.0)(kernel)
+  return kernel.sharding.shard_shape(kernel.shape), made
+
+
+def test_a_kernel_is_read_whole_along_the_axes_of_the_batch():
+  kernel = np.arange(8.0 * 6).reshape(8, 6).astype(np.float32)
+
+  before, made = _gathered(
+    kernel, (axes.EMBED, axes.MLP), dict(data=1, fsdp=2, tensor=2)
+  )
+
+  assert before == (4, 3)
+  assert made.sharding.shard_shape(made.shape) == (8, 3)  # `tensor` stays.
+  np.testing.assert_array_equal(made, kernel)
+
+
+def test_what_is_not_split_over_the_batch_is_left_alone():
+  kernel = jnp.zeros((8, 6))
+  assert gather(kernel, (axes.EMBED, axes.MLP)) is kernel
+  mesh = make_mesh(MeshShape(data=2, tensor=2), jax.devices()[:4])
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.rules("fsdp_tensor")):
+    assert gather(kernel, (axes.HEAD_DIM, axes.MLP)) is kernel
