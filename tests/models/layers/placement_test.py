@@ -47,26 +47,29 @@ def test_without_a_mesh_or_rules_nothing_is_done():
 
 
 def _gathered(kernel, names, shape):
-  """The shape of a device's part before, and the kernel as it is read."""
+  """A device's part before, the kernel as it is read, and a gradient."""
   mesh = make_mesh(MeshShape(**shape), jax.devices()[:4])
   table = rules.rules("fsdp_tensor")
   over = P(*(dict(table).get(name) for name in names))
   kernel = jax.device_put(kernel, NamedSharding(mesh, over))
   with jax.set_mesh(mesh), nn.logical_axis_rules(table):
     made = jax.jit(lambda k: gather(k, names) * 1.0)(kernel)
-  return kernel.sharding.shard_shape(kernel.shape), made
+    grad = jax.jit(jax.grad(lambda k: jnp.sum(gather(k, names) ** 2)))(kernel)
+  return kernel.sharding.shard_shape(kernel.shape), made, grad
 
 
 def test_a_kernel_is_read_whole_along_the_axes_of_the_batch():
   kernel = np.arange(8.0 * 6).reshape(8, 6).astype(np.float32)
 
-  before, made = _gathered(
+  before, made, grad = _gathered(
     kernel, (axes.EMBED, axes.MLP), dict(data=1, fsdp=2, tensor=2)
   )
 
   assert before == (4, 3)
   assert made.sharding.shard_shape(made.shape) == (8, 3)  # `tensor` stays.
   np.testing.assert_array_equal(made, kernel)
+  assert grad.sharding.shard_shape(grad.shape) == before
+  np.testing.assert_array_equal(grad, 2 * kernel)
 
 
 def test_what_is_not_split_over_the_batch_is_left_alone():
