@@ -26,6 +26,16 @@ SCATTER = "all-reduce-scatter"
 # those in between and at the end name it again.
 START = 'custom_call_target="AsyncCollectiveStart"'
 LATER = ('custom_call_target="AsyncCollectiveDone"', "async_collective_fusion")
+# Between slices a collective is a send and a receive, through the hosts; what
+# it does there stands beside it.
+BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+TRANSFERS = {
+  "ALL_GATHER": "all-gather",
+  "ALL_REDUCE": "all-reduce",
+  "ALL_TO_ALL": "all-to-all",
+  "ONE_TO_ONE": "collective-permute",
+  "REDUCE_SCATTER": "reduce-scatter",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +87,10 @@ def _within(
   kind = at.opcode.removesuffix("-start")
   if kind in SENT:
     yield kind, at
+  elif at.opcode == "send" and (found := BETWEEN_SLICES.search(at.attributes)):
+    if found[1] not in TRANSFERS:
+      raise ValueError(f"An unknown transfer between slices: {found[1]}.")
+    yield TRANSFERS[found[1]], at
   elif at.opcode == "fusion" and not _continues(module, at):
     for called in at.called:
       for inner in module.computations[called].values():
@@ -99,7 +113,10 @@ def _continues(module, fusion):
 
 def _collective(kind, at, executed, mesh, slice_of):
   total = math.prod(mesh.values())
-  group = _first_group(at, total)
+  if at.opcode == "send":
+    group = _one_of_each_slice(at, total, slice_of)
+  else:
+    group = _first_group(at, total)
   if len(group) < 2 and kind != "collective-permute":
     return None
   axes = _varying(group, mesh)
@@ -107,9 +124,13 @@ def _collective(kind, at, executed, mesh, slice_of):
   arrays = at.arrays
   if at.opcode.endswith("-start"):  # (what it reads, what it makes, ...).
     arrays = arrays[1:2] if len(arrays) > 1 else arrays
+  elif at.opcode == "send":  # (what it sends, its state, a token).
+    arrays = arrays[:1]
   size = sum((a.bytes for a in arrays), 0.0)
   if kind == "reduce-scatter" and at.opcode.startswith("reduce-scatter"):
     size *= len(group)  # Makes a part of what it takes.
+  if kind == "all-gather" and at.opcode == "send":
+    size *= len(group)  # Sends its part.
   return Collective(
     kind,
     axes,
@@ -122,6 +143,17 @@ def _collective(kind, at, executed, mesh, slice_of):
     executed.loop,
     group,
   )
+
+
+def _one_of_each_slice(at, total, slice_of):
+  """A device of each slice that takes part, at the same place in it."""
+  first = {}
+  for device in range(total):
+    first.setdefault(slice_of(device), device)
+  # "{1,2}x{0:15}", slices by devices; or {100003->200003}, one to one.
+  named = re.search(r'_xla_megascale_target="\{([\d,]+)\}x', at.attributes)
+  number = len(_numbers(named[1])) if named else 2
+  return tuple(first.values())[:number]
 
 
 def _first_group(at, total):

@@ -111,3 +111,46 @@ def test_groups_across_slices_use_the_data_centres_network(program):
     "collective-permute": "ICI",
     "all-to-all": "DCN",
   }
+
+
+def _send(shape, transfer, target):
+  return (
+    f"(f32[{shape}], u32[], token[]) send(%p, %t), is_host_transfer=true, "
+    'frontend_attributes={_xla_host_transfer_rendezvous="x",'
+    f"_xla_megascale_target={target},"
+    f'_xla_megascale_transfer_type="{transfer}"}}'
+  )
+
+
+# As the compiler of TPUs writes what goes from slice to slice.
+SLICES = f"""\
+ENTRY %main (p: f32[6]) -> f32[6] {{
+  %p = f32[6]{{0}} parameter(0)
+  %t = token[] after-all()
+  %send.1 = {_send(6, "ALL_REDUCE", '"{1,2}x{0:7}"')}
+  %send.2 = {_send(6, "ALL_GATHER", '"{1,2}x{0:7}"')}
+  %send.3 = {_send(6, "ONE_TO_ONE", "{{100007->200000},{200007->100000}}")}
+  ROOT %out = f32[6]{{0}} copy(%p)
+}}
+"""
+
+
+def test_what_goes_between_slices_is_counted_and_named():
+  mesh = dict(replica=2, data=4, fsdp=2)
+  found = collectives.find(hlo.parse(SLICES), mesh, lambda device: device // 8)
+
+  assert [(c.kind, c.axes, c.size, c.network) for c in found] == [
+    ("all-reduce", ("replica",), 2, "DCN"),
+    ("all-gather", ("replica",), 2, "DCN"),
+    ("collective-permute", ("replica",), 2, "DCN"),
+  ]
+  # Twice half of 6 numbers; half of 12; all 6.
+  assert [c.sent for c in found] == [24, 24, 24]
+  assert [c.group for c in found] == [(0, 8)] * 3
+
+
+def test_an_unknown_transfer_between_slices_is_not_left_out():
+  text = SLICES.replace("ALL_REDUCE", "ALL_TO_SOME")
+
+  with pytest.raises(ValueError, match="ALL_TO_SOME"):
+    collectives.find(hlo.parse(text), dict(replica=2, data=8), lambda d: d // 8)
