@@ -25,7 +25,6 @@ class Evaluation:
     experiment: experiment_lib.Experiment,
     workdir: Path,
   ):
-    self._config = config
     self._workdir = workdir
     self._predict = experiment.predictor
     self._evaluators = evaluators_lib.make_evaluators(
@@ -35,16 +34,15 @@ class Evaluation:
       experiment.batch_size,
       experiment,
     )
+    self._periods = {
+      name: config.evaluators[name].every_steps for name in self._evaluators
+    }
 
   def due(self, step: int, last: bool) -> list[str]:
     """Names of the evaluators that run after `step`."""
     if last:
       return list(self._evaluators)
-    periods = {
-      name: self._config.evaluators[name].every_steps
-      for name in self._evaluators
-    }
-    return [n for n, every in periods.items() if every and step % every == 0]
+    return [n for n, e in self._periods.items() if e and step % e == 0]
 
   def run(
     self,

@@ -43,6 +43,7 @@ class Experiment:
   abstract_state: Any  # Shapes with shardings.
   batch_size: int  # Of evaluators, and of training without `batching`.
   batching: batching_lib.Batching
+  init_fn: Any  # Key -> fresh variables, boxed; jitted and traced already.
 
   @property
   def shardings(self) -> Any:
@@ -126,13 +127,23 @@ class Experiment:
     """Of a training step, by its tasks; computed again does not count."""
     batches = self.abstract_batches()
     return {
-      tasks: flops.count_flops(
-        self._counted_step,
-        self.abstract_state,
-        {task: batches[task] for task in tasks},
-      )
+      tasks: self._count_flops({task: batches[task] for task in tasks})
       for tasks in self.parts.mixture.choices
     }
+
+  def _count_flops(self, batches):
+    counted = self._counted_step
+    if counted is not self.train_step or self.mesh.size > 1:
+      return flops.count_flops(counted, self.abstract_state, batches)
+    # Of one device the step itself can be counted: its first call then finds
+    # its trace, which takes seconds. Of several, a trace has what each does.
+    sharding = partition.batch_sharding(self.mesh)
+    placed = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+      batches,
+    )
+    with predict.placement(self.mesh, self.rules):
+      return flops.count_flops(self.step_fn, self.abstract_state, placed)
 
   def flops_of(self, tasks: tuple[tuple[str, int], ...]) -> float:
     """Of a training step, by its tasks and the bucket of each."""
@@ -142,9 +153,7 @@ class Experiment:
     if shapes == {task: full[task] for task in names}:
       return self.flops_of_steps[names]
     if tasks not in self._flops:
-      self._flops[tasks] = flops.count_flops(
-        self._counted_step, self.abstract_state, shapes
-      )
+      self._flops[tasks] = self._count_flops(shapes)
     return self._flops[tasks]
 
   @functools.cached_property
@@ -154,7 +163,9 @@ class Experiment:
   @functools.cached_property
   def _counted_step(self) -> step.TrainStep:
     """The step without what is computed again."""
-    train_step = dataclasses.replace(self.train_step, accumulate=1)
+    train_step = self.train_step
+    if train_step.accumulate > 1:
+      train_step = dataclasses.replace(train_step, accumulate=1)
     if set(remat_policies(self.config).values()) - {"none"}:
       config = with_remat(self.config, "none")
       train_step = dataclasses.replace(
@@ -196,10 +207,10 @@ def prepare(
   _check_accumulation(parts, train.accumulate)
   batching = batching_lib.make_batching(train, parts.pipelines, mesh)
 
-  boxed = jax.eval_shape(
-    functools.partial(init_variables, parts=parts, batch_size=train.batch_size),
-    jax.random.key(0),
+  init_fn = jax.jit(
+    functools.partial(init_variables, parts=parts, batch_size=train.batch_size)
   )
+  boxed = jax.eval_shape(init_fn, jax.random.key(0))
   params = nn.meta.unbox(boxed["params"])
   trainable = finetuning.trainable_mask(config, params)
   _check_frozen(parts, trainable)
@@ -246,6 +257,7 @@ def prepare(
     abstract,
     train.batch_size,
     batching,
+    init_fn,
   )
 
 

@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +13,10 @@ from mmjax.build import checkpoints, lora_files, teacher, tokenizer_ids
 from mmjax.build import experiment as experiment_lib
 from mmjax.build import settings as settings_lib
 from mmjax.core import config as config_lib
-from mmjax.core import errors, folders, trees
+from mmjax.core import errors, trees
 from mmjax.data import loader
 from mmjax.finetune import lora, surgery
-from mmjax.train import checkpoint
+from mmjax.train import checkpoint, url_folder
 from mmjax.train import state as state_lib
 
 
@@ -37,11 +36,7 @@ def initial_state(
   init_key, run_key = jax.random.split(key)
 
   def fresh(rng):
-    return nn.meta.unbox(
-      experiment_lib.init_variables(
-        rng, parts=experiment.parts, batch_size=experiment.batch_size
-      )
-    )
+    return nn.meta.unbox(experiment.init_fn(rng))
 
   variables = jax.jit(
     fresh, out_shardings={"params": shardings.params, **shardings.collections}
@@ -76,7 +71,7 @@ def load(
   settings: settings_lib.InitSettings,
 ) -> tuple[dict[str, Any], str]:
   """Replaces fresh variables by those of another run's checkpoint."""
-  folder = folders.local(settings.from_checkpoint)
+  folder = url_folder.fetched(settings.from_checkpoint, settings.step)
   source = checkpoints.open_checkpoints(folder)
   step = checkpoints.which(settings.step)
   try:
@@ -84,7 +79,7 @@ def load(
     meta = source.read_meta(step)
   finally:
     source.close()
-  _check_text_tokenizer(meta, experiment, str(folder), settings)
+  _check_text_tokenizer(meta, experiment, settings)
   rules = dict(
     rename=settings.rename,
     new=settings.new,
@@ -111,7 +106,7 @@ def load(
   )
   return placed, "\n".join(
     [
-      f"{report} (from {folder})",
+      f"{report} (from {settings.from_checkpoint})",
       *_new_and_frozen(report, experiment, adapters),
     ]
   )
@@ -157,7 +152,7 @@ def load_teacher(
     UserError: it has another text tokenizer, lacks parameters, or has them of
       other shapes.
   """
-  folder = Path(workdir).expanduser()
+  folder = url_folder.fetched(workdir)
   source = checkpoints.open_checkpoints(folder)
   try:
     params, _ = source.restore_params()
@@ -168,15 +163,15 @@ def load_teacher(
   theirs, ours = meta.get("text_tokenizer"), text_tokenizer_id(experiment)
   if "encoders_text" in wanted and theirs != ours:
     raise errors.UserError(
-      f"The teacher in {folder} reads the text tokenizer {theirs}, this run "
-      f"has {ours}. Set config.data.text.tokenizer to {folder}/tokenizer.json."
+      f"The teacher in {workdir} reads the text tokenizer {theirs}, this run "
+      f"has {ours}. Set config.data.text.tokenizer to {workdir}/tokenizer.json."
     )
   names = trees.flatten(wanted)
   found = {n: x for n, x in trees.flatten(params).items() if n in names}
   problems = trees.diff(wanted, trees.unflatten(found))
   if problems:
     raise errors.UserError(
-      f"The checkpoint in {folder} is not that of the teacher that the "
+      f"The checkpoint in {workdir} is not that of the teacher that the "
       f"objectives ask for:\n{problems}"
     )
   placed = trees.map_names(
@@ -184,7 +179,7 @@ def load_teacher(
     wanted,
   )
   params = {**variables["params"], teacher.PART: placed}
-  report = f"{len(names)} parameters of the teacher (from {folder})"
+  report = f"{len(names)} parameters of the teacher (from {workdir})"
   return {**variables, "params": params}, report
 
 
@@ -205,7 +200,8 @@ def _load_collection(name, tree, source, loaded_parts):
   return trees.map_names(pick, tree)
 
 
-def _check_text_tokenizer(meta, experiment, folder, settings):
+def _check_text_tokenizer(meta, experiment, settings):
+  folder = settings.from_checkpoint
   ours = text_tokenizer_id(experiment)
   theirs = meta.get("text_tokenizer")
   table = "encoders_text/stem/tokens/table"

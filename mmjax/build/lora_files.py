@@ -10,7 +10,7 @@ import numpy as np
 
 from mmjax.build import experiment as experiment_lib
 from mmjax.build import finetuning, teacher
-from mmjax.core import errors, trees
+from mmjax.core import errors, folders, trees
 from mmjax.finetune import lora as lora_lib
 from mmjax.finetune import lora_file
 
@@ -71,7 +71,7 @@ def load(
   Raises:
     UserError: no such file, or one of another base or other adapters.
   """
-  path = Path(config.init.lora)
+  path = folders.file(config.init.lora)
   contents, lora = lora_file.load(path), finetuning.lora(config)
   flat = trees.flatten(variables["params"])
   base = {

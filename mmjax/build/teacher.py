@@ -12,7 +12,6 @@ nothing is read: they may be gone.
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_collections as mlc
@@ -21,6 +20,7 @@ from mmjax.build import pipelines
 from mmjax.build import settings as settings_lib
 from mmjax.core import config as config_lib
 from mmjax.core import errors
+from mmjax.train import url_folder
 
 PART = "teacher"
 PREFIX = f"{PART}/"
@@ -34,7 +34,7 @@ def read_config(workdir: str) -> mlc.ConfigDict:
   Raises:
     UserError: the folder holds no run.
   """
-  path = Path(workdir).expanduser() / "config.json"
+  path = url_folder.fetched(workdir, "none") / "config.json"
   if not path.is_file():
     raise errors.UserError(
       f"config.model.teacher={workdir!r}: no run there. Expected a folder that "

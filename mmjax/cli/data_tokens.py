@@ -8,7 +8,6 @@ left.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import console as rich_console
 from rich import progress as rich_progress
@@ -42,13 +41,14 @@ def main(argv: Sequence[str]) -> int:
   backend.set_up()
   arguments.ready_for_grain()
   from mmjax.build import cached_codes
+  from mmjax.train import url_folder
 
   data = saved = None
   if flags.config:
     data = arguments.load_config(flags.config, overrides)
     data = cached_codes.without_codes(data)
   if flags.tokenizer:
-    workdir = Path(flags.tokenizer)
+    workdir = url_folder.fetched(flags.tokenizer)
     saved = arguments.load_saved(workdir, [] if flags.config else overrides)
   if data is None or flags.source or flags.path:
     data = cached_codes.of_source(data or saved, flags.source, flags.path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.cli import arguments
-from mmjax.core import errors, folders
+from mmjax.core import errors
 
 ENDING = ".png"
 
@@ -18,8 +18,9 @@ def run(flags: Any, overrides: Sequence[str]) -> int:
   """
   check_flags(flags)
   from mmjax.build import checkpoints, picture_generation
+  from mmjax.train import url_folder
 
-  workdir = folders.local(flags.workdir)
+  workdir = url_folder.fetched(flags.workdir, flags.step)
   config = arguments.load_saved(workdir, overrides)
   made, _, state = checkpoints.restore(config, workdir, flags.step)
   generator = picture_generation.PictureGenerator(

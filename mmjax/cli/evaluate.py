@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
-from mmjax.core import folders
 
 FLAGS = (
-  Flag("workdir", "", "folder of a training run", required=True),
+  Flag("workdir", "", "folder or URL of a training run", required=True),
   Flag("config", "", "config whose evaluators run; default: the run's own"),
   Flag("step", "latest", "checkpoint: latest, best or a step"),
   Flag("only", "", "names of evaluators, separated by commas"),
@@ -28,7 +27,14 @@ def main(argv: Sequence[str]) -> int:
 
   backend.set_up()
   arguments.ready_for_grain()
-  workdir = folders.local(flags.workdir)
+  from mmjax.train import url_folder
+
+  with url_folder.opened(flags.workdir, flags.step) as workdir:
+    _evaluate(flags, overrides, workdir)
+  return 0
+
+
+def _evaluate(flags, overrides, workdir):
   config = arguments.load_saved(workdir, [] if flags.config else overrides)
   if flags.config:
     other = arguments.load_config(flags.config, overrides)
@@ -42,5 +48,4 @@ def main(argv: Sequence[str]) -> int:
   step, values = checkpoints.evaluate(
     config, workdir, flags.step, only, pictures=flags.pictures
   )
-  print(results.format_results(values, title=f"{workdir}, step {step}"))
-  return 0
+  print(results.format_results(values, title=f"{flags.workdir}, step {step}"))

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 
 from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
-from mmjax.core import folders
 
 FLAGS = (
-  Flag("workdir", "", "folder of a training run", required=True),
+  Flag("workdir", "", "folder or URL of a training run", required=True),
   Flag("step", "latest", "checkpoint: latest, best or a step"),
   Flag("image", "", "file of a picture"),
   Flag("audio", "", "file of a recording"),
@@ -68,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     return drawing.run(flags, overrides)
   from mmjax.build import inputs, saying
   from mmjax.build.generation import GenerationSettings
+  from mmjax.train import url_folder
 
   # Before the checkpoint is read: what is wrong with them is known now.
   settings = GenerationSettings(
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     video=flags.video,
     prompt=flags.prompt,
   )
-  workdir = folders.local(flags.workdir)
+  workdir = url_folder.fetched(flags.workdir, flags.step)
   config = arguments.load_saved(workdir, overrides)
   if flags.chat:
     from mmjax.cli import chat

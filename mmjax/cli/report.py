@@ -10,7 +10,12 @@ from mmjax.cli.arguments import Flag
 from mmjax.core import errors, folders
 
 FLAGS = (
-  Flag("workdir", "", "folder of a training run, or of several", required=True),
+  Flag(
+    "workdir",
+    "",
+    "folder or URL of a training run, or of several",
+    required=True,
+  ),
 )
 
 
@@ -18,12 +23,18 @@ def main(argv: Sequence[str]) -> int:
   """Runs the verb."""
   flags = arguments.parse(__doc__, FLAGS, argv)
   from mmjax.report import page, results
+  from mmjax.train import url_folder
 
-  workdir = folders.local(flags.workdir)
-  try:
-    print(results.results_table(workdir))
-    path = page.write_report(workdir)
-  except page.ReportError as e:
-    raise errors.UserError(str(e)) from e
-  print(f"\nreport: {path.resolve()}")
+  with url_folder.opened(flags.workdir, "none") as workdir:
+    try:
+      table = results.results_table(workdir)
+      path = page.write_report(workdir).resolve()
+    except page.ReportError as e:
+      raise errors.UserError(str(e)) from e
+  where = f"{path}"
+  if folders.is_url(flags.workdir):
+    table = table.replace(str(workdir), flags.workdir)
+    where = f"{flags.workdir.rstrip('/')}/{path.name}"
+  print(table)
+  print(f"\nreport: {where}")
   return 0

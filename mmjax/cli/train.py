@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mmjax.cli import arguments, processes
 from mmjax.cli.arguments import Flag
-from mmjax.core import folders
+from mmjax.core import errors, folders
 
 FLAGS = (
   Flag(
@@ -23,7 +23,12 @@ FLAGS = (
     "config file, FILE or FILE:arg; --config.a.b=value overrides a key",
     required=True,
   ),
-  Flag("workdir", "", "folder for checkpoints, logs, results", required=True),
+  Flag(
+    "workdir",
+    "",
+    "folder or URL (gs://, s3://) for checkpoints, logs, results",
+    required=True,
+  ),
   *processes.FLAGS,
 )
 
@@ -42,25 +47,38 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(flags, overrides, job, progress):
-  from mmjax.build import training
+  from mmjax.train import url_folder
 
+  if job is not None and folders.is_url(flags.workdir):
+    raise errors.UserError(
+      f"{flags.workdir!r}: several processes write parts of one checkpoint "
+      "into one folder that all see. Mount the bucket on each host (gcsfuse, "
+      "mountpoint-s3) and give the folder."
+    )
   config = arguments.load_config(flags.config, overrides)
-  workdir = folders.local(flags.workdir)
+  with url_folder.opened(flags.workdir) as workdir:
+    outcome = _run(config, workdir, job, progress)
   if job is not None and not job.first:
-    training.Run(config, workdir, job=job).execute()
     return 0
-  with progress.Progress(config.stage, config.train.num_steps) as listener:
-    if job is not None:
-      listener.on_message(job.device_map())
-    outcome = training.Run(config, workdir, listener, job).execute()
   if outcome.finished:
     print(
       f"{config.stage}: done, step {outcome.step} of "
-      f"{config.train.num_steps} in {workdir}"
+      f"{config.train.num_steps} in {flags.workdir}"
     )
   else:
     print(
       f"{config.stage}: stopped and saved step {outcome.step} in "
-      f"{workdir}; the same command resumes it"
+      f"{flags.workdir}; the same command resumes it"
     )
   return 0
+
+
+def _run(config, workdir, job, progress):
+  from mmjax.build import training
+
+  if job is not None and not job.first:
+    return training.Run(config, workdir, job=job).execute()
+  with progress.Progress(config.stage, config.train.num_steps) as listener:
+    if job is not None:
+      listener.on_message(job.device_map())
+    return training.Run(config, workdir, listener, job).execute()

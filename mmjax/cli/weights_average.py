@@ -7,15 +7,19 @@ The new run has the config of the first.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
 from mmjax.core import errors
 
 FLAGS = (
-  Flag("workdirs", "", "training runs, separated by commas", required=True),
-  Flag("out", "", "workdir to write", required=True),
+  Flag(
+    "workdirs",
+    "",
+    "training runs, folders or URLs, separated by commas",
+    required=True,
+  ),
+  Flag("out", "", "workdir to write, a folder or URL", required=True),
   Flag("steps", "latest", "of one run: several; of several: one, or one each"),
 )
 
@@ -23,20 +27,25 @@ FLAGS = (
 def main(argv: Sequence[str]) -> int:
   """Runs the verb."""
   flags = arguments.parse(__doc__, FLAGS, argv)
-  workdirs = [Path(w) for w in flags.workdirs.split(",") if w]
+  workdirs = [w for w in flags.workdirs.split(",") if w]
   steps = [s for s in flags.steps.split(",") if s]
   pairs = _pairs(workdirs, steps)
   from mmjax.cli import backend
 
   backend.set_up()
   arguments.ready_for_grain()
-  configs = {w: arguments.load_saved(w, []) for w in workdirs}
-
   from mmjax.build import weights
+  from mmjax.train import url_folder
 
-  out = Path(flags.out)
-  found = weights.average([(configs[w], w, step) for w, step in pairs], out)
-  print(f"{out}: the mean of {len(found)} checkpoints:")
+  copies = [url_folder.fetched(w, step) for w, step in pairs]
+  configs = {copy: arguments.load_saved(copy, []) for copy in copies}
+  runs = [
+    (configs[copy], copy, step)
+    for copy, (_, step) in zip(copies, pairs, strict=True)
+  ]
+  with url_folder.opened(flags.out) as out:
+    found = weights.average(runs, out)
+  print(f"{flags.out}: the mean of {len(found)} checkpoints:")
   for (workdir, _), step in zip(pairs, found, strict=True):
     print(f"  {workdir}, step {step}")
   return 0

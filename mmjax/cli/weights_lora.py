@@ -12,7 +12,7 @@ from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
 
 FLAGS = (
-  Flag("workdir", "", "folder of a training run", required=True),
+  Flag("workdir", "", "folder or URL of a training run", required=True),
   Flag("out", "", "file to write, F.safetensors", required=True),
   Flag("step", "latest", "checkpoint: latest, best or a step"),
 )
@@ -25,11 +25,11 @@ def main(argv: Sequence[str]) -> int:
 
   backend.set_up()
   arguments.ready_for_grain()
-  workdir, out = Path(flags.workdir), Path(flags.out)
-  config = arguments.load_saved(workdir, [])
-
   from mmjax.build import weights
+  from mmjax.train import url_folder
 
+  workdir, out = url_folder.fetched(flags.workdir, flags.step), Path(flags.out)
+  config = arguments.load_saved(workdir, [])
   contents = weights.save_lora(config, workdir, flags.step, out)
   numbers = sum(array.size for array in contents.arrays.values())
   print(

@@ -4,14 +4,13 @@ mmjax weights merge --workdir=runs/lora --out=runs/merged
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
 
 FLAGS = (
-  Flag("workdir", "", "folder of a training run", required=True),
-  Flag("out", "", "workdir to write", required=True),
+  Flag("workdir", "", "folder or URL of a training run", required=True),
+  Flag("out", "", "workdir to write, a folder or URL", required=True),
   Flag("step", "latest", "checkpoint: latest, best or a step"),
 )
 
@@ -23,11 +22,12 @@ def main(argv: Sequence[str]) -> int:
 
   backend.set_up()
   arguments.ready_for_grain()
-  workdir, out = Path(flags.workdir), Path(flags.out)
-  config = arguments.load_saved(workdir, [])
-
   from mmjax.build import weights
+  from mmjax.train import url_folder
 
-  step = weights.merge(config, workdir, flags.step, out)
-  print(f"{out}: step {step} of {workdir}, without adapters")
+  workdir = url_folder.fetched(flags.workdir, flags.step)
+  config = arguments.load_saved(workdir, [])
+  with url_folder.opened(flags.out) as out:
+    step = weights.merge(config, workdir, flags.step, out)
+  print(f"{flags.out}: step {step} of {flags.workdir}, without adapters")
   return 0

@@ -8,7 +8,6 @@ used without training; `mmjax train` goes on from it.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
@@ -20,7 +19,7 @@ FLAGS = (
     "config file, FILE or FILE:arg; --config.a.b=value overrides a key",
     required=True,
   ),
-  Flag("out", "", "workdir to write", required=True),
+  Flag("out", "", "workdir to write, a folder or URL", required=True),
 )
 
 
@@ -35,8 +34,9 @@ def main(argv: Sequence[str]) -> int:
   config = arguments.load_config(flags.config, overrides)
 
   from mmjax.build import weights
+  from mmjax.train import url_folder
 
-  out = Path(flags.out)
-  report = weights.start(config, out)
-  print(f"{out}: step 0\n{report}")
+  with url_folder.opened(flags.out) as out:
+    report = weights.start(config, out)
+  print(f"{flags.out}: step 0\n{report}")
   return 0

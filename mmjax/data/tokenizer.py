@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mmjax.core import errors
+from mmjax.core import errors, folders
 from mmjax.data import chat as chat_lib
 from mmjax.data import (
   special_tokens,
@@ -97,7 +98,7 @@ class TextTokenizer:
     """
     if path == STARTER:
       return _starter()
-    file = Path(path).expanduser()
+    file = folders.file(os.fspath(path))
     try:
       text = tokenizer_files.read(tokenizer_files.find(file))
       return cls(text)

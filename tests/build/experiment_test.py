@@ -5,6 +5,7 @@ import pytest
 from mmjax.build import experiment, model
 from mmjax.core import errors, trees
 from mmjax.objectives.contrastive import Contrastive
+from mmjax.train import flops, predict, step
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,33 @@ def test_what_remat_computes_again_costs_nothing(resolve, changes):
     return experiment.prepare(resolve("finetune", edit)).flops_per_example
 
   assert cost(changes) == cost({})
+
+
+def test_first_step_of_one_device_finds_the_trace_that_was_counted(
+  resolve, monkeypatch
+):
+  traced, call = [], step.TrainStep.__call__
+
+  def count(self, *args):
+    traced.append(args)
+    return call(self, *args)
+
+  made = experiment.prepare(resolve("finetune"), jax.devices()[:1])
+  batches = made.abstract_batches()
+  alone = flops.count_flops(made.train_step, made.abstract_state, batches)
+  monkeypatch.setattr(step.TrainStep, "__call__", count)
+
+  counted = made.flops_of_steps
+
+  assert counted == {("main",): alone}
+  rng, zeros = jax.random.key(0), lambda x: np.zeros(x.shape, x.dtype)
+  state = made.abstract_state.replace(rng=None)
+  state = jax.tree.map(zeros, state).replace(rng=rng)
+  state = jax.device_put(state, made.shardings)
+  batch = made.put(jax.tree.map(zeros, batches))
+  with predict.placement(made.mesh, made.rules):
+    made.step_fn.trace(state, batch)
+  assert len(traced) == 1
 
 
 def test_cost_does_not_depend_on_the_batch(resolve):

@@ -42,6 +42,6 @@ def test_process_that_would_train_alone_beside_others_is_refused(
 
 
 def test_workdir_that_is_no_folder_is_refused(refused, tiny):
-  message = refused("train", tiny("finetune"), "--workdir=gs://bucket/run")
+  message = refused("train", tiny("finetune"), "--workdir=file://host/run")
 
-  assert "'gs://bucket/run'" in message and "Mount it" in message
+  assert "'file://host/run'" in message and "Mount it" in message

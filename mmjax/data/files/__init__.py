@@ -48,7 +48,7 @@ def kind_of(path: str, split: str = "") -> str:
     )
   if tar.BRACES.search(root) or not storage.is_folder(root):
     return "tar" if root.endswith((".tar", ".tgz", ".gz")) else "manifest"
-  if not storage.is_url(root) and prepared.is_prepared(root):
+  if prepared.is_prepared(root):
     return "prepared"
   names = [f.rpartition("/")[2] for f in storage.files_below(root, deep=False)]
   if {arrow.STATE, arrow.DICT} & set(names):

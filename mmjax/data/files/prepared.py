@@ -17,7 +17,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from mmjax.core import errors
-from mmjax.data.files import records
+from mmjax.data.files import copies, records, storage
 
 FEATURES, KEPT = "features.json", "kept.npy"
 
@@ -100,12 +100,14 @@ class PreparedSource:
 
 
 def find(path: str, split: str) -> Path:
-  """The folder of a split.
+  """The folder of a split; of data behind a URL, a copy of it.
 
   Raises:
     UserError: there is none, or it is not finished.
   """
   root = Path(path).expanduser()
+  if storage.is_url(path):
+    root = copies.split_of(path, split, FEATURES)
   if (root / FEATURES).is_file():
     return root
   known = sorted(f.parent.name for f in root.glob(f"*/{FEATURES}"))
@@ -122,6 +124,8 @@ def find(path: str, split: str) -> Path:
 
 def is_prepared(path: str) -> bool:
   """Whether a folder is one of prepared data."""
+  if storage.is_url(path):
+    return copies.has(path, FEATURES)
   root = Path(path).expanduser()
   return any(root.glob(FEATURES)) or any(root.glob(f"*/{FEATURES}"))
 
