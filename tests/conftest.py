@@ -14,6 +14,9 @@ SETTINGS = {
   ),
   "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+  # LLVM's optimizations take half of the time of compiling, and a test runs a
+  # program a few times. XLA's own stay: HLO and memory are those of any run.
+  "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
   # See `mmjax.cli.backend`: fake devices wait for each other for ever.
   "XLA_FLAGS": "--xla_cpu_enable_concurrency_optimized_scheduler=false",
 }
@@ -31,6 +34,10 @@ jax.config.update(
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+jax.config.update(
+  "jax_disable_most_optimizations",
+  os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1",
+)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

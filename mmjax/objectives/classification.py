@@ -32,6 +32,7 @@ class Classification:
   num_classes: int
   modality: str = "image"
   given: tuple[str, ...] = ()  # Modalities that it is fused with first.
+  view: str = "clean"  # "masked" shares the pass of masked prediction.
   label: str = "label"  # Field with the class index, or `multi_label` shares.
   multi_label: bool = False
   head: str = "label"
@@ -76,7 +77,8 @@ class Classification:
         rng, batch["image"], mask, mixup=self.mixup, cutmix=self.cutmix
       )
       apply = apply.replaced(image=images)
-    pooled = apply("pool", self.modality, *([self.given] if self.given else []))
+    given = [self.given] if self.given else []
+    pooled = apply("pool", self.modality, *given, view=self.view)
     logits = apply("head", self.head, pooled)  # b v
     if self.multi_label:
       return _several(logits, _mixed(labels, share), mask)

@@ -240,16 +240,18 @@ class ForwardOnce:
     del view
     return self._call("temperature", key="temperature")
 
-  def _restore(self, modality: str, *, view: str) -> Sequence:
+  def _restore(
+    self, modality: str, given: tuple[str, ...] = (), *, view: str
+  ) -> Sequence:
     """All tokens of a modality, those that its encoder dropped too."""
-    sequence = self("encode", modality, view=view)
-    return self._call(
-      "restore",
-      modality,
-      sequence,
-      train=self._train,
-      key=f"restore/{modality}/{view}",
-    )
+    if given:  # After fusion with these.
+      modalities = tuple(sorted({modality, *given}))
+      sequence = self("fuse", modalities, view=view)[modality]
+      key = f"restore/{modality}/{'+'.join(modalities)}/{view}"
+    else:
+      sequence = self("encode", modality, view=view)
+      key = f"restore/{modality}/{view}"
+    return self._call("restore", modality, sequence, train=self._train, key=key)
 
   def _patches(self, modality: str, *, view: str) -> Any:
     del view  # The target is the whole picture.

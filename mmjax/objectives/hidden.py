@@ -19,16 +19,17 @@ def masked_sequence(
 ) -> Sequence:
   """A modality with hidden tokens, all positions, given other modalities.
 
-  Tokens that the encoder dropped are put back by the fusion, or, alone, by
-  the modality's decoder.
+  Tokens that the encoder dropped are put back by the fusion, or, alone or if
+  the fusion leaves them out, by the modality's decoder.
   """
   if given:
     modalities = tuple(sorted({modality, *given}))
-    return apply("fuse", modalities, view="masked")[modality]
-  sequence = apply("encode", modality, view="masked")
+    sequence = apply("fuse", modalities, view="masked")[modality]
+  else:
+    sequence = apply("encode", modality, view="masked")
   if sequence.positions is None:
     return sequence
-  return apply("restore", modality, view="masked")
+  return apply("restore", modality, *([given] if given else []), view="masked")
 
 
 def hidden_mask(batch: Batch, modality: str) -> Bool[Array, "b k"]:

@@ -61,9 +61,10 @@ def forward(
   terms, metrics = {}, {}
   for name, item in of_tasks(objectives, batches).items():
     key = jax.random.fold_in(rng, zlib.crc32(name.encode()))
-    term, extra = item.objective(
-      applies[item.task], batches[item.task], rng=key, train=train
-    )
+    with jax.named_scope(f"objective_{name}"):  # So it is called in profiles.
+      term, extra = item.objective(
+        applies[item.task], batches[item.task], rng=key, train=train
+      )
     terms[name] = term
     metrics.update({f"{name}/{k}": v for k, v in extra.items()})
   return terms, metrics

@@ -62,22 +62,23 @@ class TrainStep:
       grads, collections = self._learn_weights(
         grads, collections, state.params, signals
       )
-    updates, opt_state = self.optimizer.update(grads, state.opt_state, trained)
-    new_trained = optax.apply_updates(trained, updates)
-    ema = state.ema
-    if self.ema_decay:
-      ema = update_ema(state.ema, new_trained, self.ema_decay)
-    new = state.replace(
-      params=trees.merge(new_trained, fixed.frozen),
+    with jax.named_scope("optimizer"):  # So it is called in profiles.
+      finite = jnp.isfinite(optax.tree.norm(grads))
+      trained, opt_state, ema = self._update(
+        finite, grads, (trained, state.opt_state, state.ema)
+      )
+      collections = jax.tree.map(
+        lambda a, b: a if a is b else jnp.where(finite, a, b),
+        collections,
+        state.collections,
+      )
+    state = state.replace(
+      step=state.step + 1,
+      params=trees.merge(trained, fixed.frozen),
       opt_state=opt_state,
       collections=collections,
       ema=ema,
     )
-    finite = jnp.isfinite(optax.tree.norm(grads))
-    state = jax.tree.map(
-      lambda a, b: a if a is b else jnp.where(finite, a, b), new, state
-    )
-    state = state.replace(step=state.step + 1)
     log = {
       "loss": _scalar(
         multitask.weighted_sum(
@@ -90,6 +91,33 @@ class TrainStep:
     log.update({f"{name}/loss": term for name, term in terms.items()})
     log.update(self._changing_weights(state.params, fixed.scales))
     return state, log | metrics
+
+  def _update(self, finite, grads, old):
+    """What the optimizer makes of (parameters, its state, their average).
+
+    Nothing, if the gradient is not finite. On CPUs that is a branch: chosen
+    number by number, XLA first copies both moments, since it computes them
+    twice, for themselves and for the parameters. On a GPU the host would wait
+    for a branch.
+    """
+
+    def update(old):
+      trained, opt_state, ema = old
+      updates, opt_state = self.optimizer.update(grads, opt_state, trained)
+      trained = optax.apply_updates(trained, updates)
+      if self.ema_decay:
+        ema = update_ema(ema, trained, self.ema_decay)
+      return trained, opt_state, ema
+
+    def choose(old):
+      return jax.tree.map(
+        lambda a, b: jnp.where(finite, a, b), update(old), old
+      )
+
+    def branch(old):
+      return jax.lax.cond(finite, update, lambda old: old, old)
+
+    return jax.lax.platform_dependent(old, cpu=branch, default=choose)
 
   def conflict(
     self, state: TrainState, batches: Batches

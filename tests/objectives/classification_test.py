@@ -139,15 +139,18 @@ def test_several_labels_are_a_yes_or_no_for_each_class(case, table):
   np.testing.assert_allclose(objective.chance(INFO, 4), loss.mean, rtol=1e-6)
 
 
-def test_a_modality_may_be_fused_with_others_first(case, table):
+@pytest.mark.parametrize("view", ["clean", "masked"])
+def test_a_modality_may_be_fused_with_others_first(case, table, view):
   batch, pooled, kernel = case
   apply = table(
     {
-      ("pool", "text", ("image",), "clean"): pooled,
+      ("pool", "text", ("image",), view): pooled,
       ("head", "label", "clean"): lambda x: x @ kernel,
     }
   )
-  objective = Classification(num_classes=C, modality="text", given=("image",))
+  objective = Classification(
+    num_classes=C, modality="text", given=("image",), view=view
+  )
   loss, _ = objective(apply, batch, rng=KEY, train=True)
   assert loss.weight == 3
   assert set(objective.fields(INFO)) == {"text", "image", "label"}

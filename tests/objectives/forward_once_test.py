@@ -301,6 +301,12 @@ def test_restoring_reads_the_encoded_view(model, apply):
   assert sequence is model.results["encode/image/masked"]
 
 
+def test_restoring_after_a_fusion_reads_what_was_fused(model, apply):
+  apply("restore", "image", ("text",), view="masked")
+  _, (_, sequence), _ = model.calls["restore/image/image+text/masked"]
+  assert sequence is model.results["fuse/image+text/masked"]["image"]
+
+
 def test_patches_are_of_the_whole_input_and_of_what_is_real(model):
   audio, mask = np.zeros((2, 8), np.float32), np.ones((2, 8), bool)
   batch = {**BATCH, "audio": audio, "audio_mask": mask}

@@ -18,21 +18,23 @@ BATCH = {
 
 
 @pytest.mark.parametrize(
-  "given, encoded, calls",
+  "given, encoded, fused, calls",
   [
-    ((), WHOLE, ["encode"]),
-    ((), DROPPED, ["encode", "restore"]),
-    (("text", "audio"), DROPPED, ["fuse"]),
+    ((), WHOLE, None, ["encode"]),
+    ((), DROPPED, None, ["encode", "restore"]),
+    (("text", "audio"), DROPPED, WHOLE, ["fuse"]),
+    (("text", "audio"), DROPPED, DROPPED, ["fuse", "restore"]),
   ],
 )
 def test_dropped_tokens_come_back_in_fusion_or_decoder(
-  table, given, encoded, calls
+  table, given, encoded, fused, calls
 ):
+  restored = ("restore", "image", *([given] if given else []), "masked")
   apply = table(
     {
       ("encode", "image", "masked"): encoded,
-      ("restore", "image", "masked"): WHOLE,
-      ("fuse", ("audio", "image", "text"), "masked"): {"image": WHOLE},
+      restored: WHOLE,
+      ("fuse", ("audio", "image", "text"), "masked"): {"image": fused},
     }
   )
   sequence = hidden.masked_sequence(apply, "image", given)

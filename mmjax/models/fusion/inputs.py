@@ -17,13 +17,15 @@ def fusion_inputs(
   sequences: Mapping[str, Sequence],
   embed_dim: int,
   precision: precision_lib.Precision,
+  restore: bool = True,
 ) -> dict[str, Sequence]:
   """Brings sequences to one width, whole, each with its modality's embedding.
 
   To be called within a compact method of `fusion`, which gets the parameters
   `input_<modality>`, where the width differs, `restore_<modality>`, where an
   encoder drops tokens, and `modality_<modality>`. The result is sorted by
-  name: the order of the call must not matter.
+  name: the order of the call must not matter. Without `restore`, dropped
+  tokens stay dropped.
 
   Raises:
     UserError: there is no sequence.
@@ -41,7 +43,7 @@ def fusion_inputs(
         name=f"input_{name}",
       )(sequence.x)
       sequence = sequence.replace(x=x)
-    if sequence.positions is not None:
+    if restore and sequence.positions is not None:
       sequence = Restore(name=f"restore_{name}")(sequence)
     modality = fusion.param(
       f"modality_{name}",

@@ -30,6 +30,9 @@ class JointEncoder(nn.Module):
   options: StackOptions = StackOptions()
   multiway: bool = False
   fused_layers: int = 0  # Of `multiway`.
+  # False: dropped tokens are left out here too, and only the decoder of their
+  # modality brings them back.
+  restore: bool = True
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   keeps_packed = True  # Examples that share a row don't see each other.
@@ -38,7 +41,9 @@ class JointEncoder(nn.Module):
   def __call__(
     self, sequences: Mapping[str, Sequence], *, train: bool
   ) -> dict[str, Sequence]:
-    inputs = fusion_inputs(self, sequences, self.size.embed_dim, self.precision)
+    inputs = fusion_inputs(
+      self, sequences, self.size.embed_dim, self.precision, self.restore
+    )
     lengths = tuple((name, s.x.shape[1]) for name, s in inputs.items())
     stack = Stack(
       self.size.num_layers,
@@ -84,6 +89,7 @@ def joint(
   size: str | Mapping[str, Any] = "B",
   multiway: bool = False,
   fused_layers: int = 0,
+  restore: bool = True,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> JointEncoder:
@@ -93,6 +99,8 @@ def joint(
     size: see `variants.resolve`.
     multiway: each modality has feed-forwards of its own.
     fused_layers: so many layers at the top share one after all; BEiT-3 has 3.
+    restore: tokens that encoders drop come back here. False saves their work:
+      what predicts them needs a decoder of the modality, e.g. 'predictor'.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 
@@ -111,5 +119,5 @@ def joint(
       "feed-forward anyway. Set multiway=True or fused_layers=0."
     )
   return JointEncoder(
-    size, stack_options(stack), multiway, fused_layers, precision
+    size, stack_options(stack), multiway, fused_layers, restore, precision
   )

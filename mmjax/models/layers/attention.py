@@ -50,30 +50,39 @@ def _attention(precision, query, key, value, mask):
 
 
 def _attention_forward(precision, query, key, value, mask):
+  # Heads before tokens, as batched products want it, once for both directions;
+  # what is kept has the dtype that products read.
   query = query * (query.shape[-1] ** -0.5)
-  logits = precision_lib.einsum("bnkd,bmkd->bknm", query, key, precision)
+  query, key, value = (
+    jnp.swapaxes(x, 1, 2).astype(precision.products)
+    for x in (query, key, value)
+  )  # b k n d
+  logits = precision_lib.einsum("bknd,bkmd->bknm", query, key, precision)
   logits = jnp.where(mask[:, None], logits.astype(jnp.float32), _MASKED)
-  logits = logits - jnp.max(logits, axis=-1, keepdims=True)
-  weights = jnp.where(mask[:, None], jnp.exp(logits), 0.0)
-  total = jnp.sum(weights, axis=-1, keepdims=True)
-  probs = weights / jnp.where(total > 0, total, 1.0)
-  probs = probs.astype(value.dtype)
-  out = precision_lib.einsum("bknm,bmkd->bnkd", probs, value, precision)
-  return out, (query, key, value, probs)
+  # Nothing between softmax and product: so XLA makes one loop of them. Rows
+  # that see nothing get their zeros afterwards.
+  probs = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+  out = precision_lib.einsum("bknm,bkmd->bknd", probs, value, precision)
+  sees = jnp.any(mask, axis=-1)[:, :, None, None]  # b q 1 1
+  out = jnp.where(sees, jnp.swapaxes(out, 1, 2), 0.0)  # b n k d
+  return out, (query, key, value, probs, sees)
 
 
 def _attention_backward(precision, saved, cotangent):
-  query, key, value, probs = saved
+  query, key, value, probs, sees = saved
   einsum = functools.partial(precision_lib.einsum, precision=precision)
-  grad_value = einsum("bknm,bnkd->bmkd", probs, cotangent)
-  grad_probs = einsum("bnkd,bmkd->bknm", cotangent, value)
+  cotangent = jnp.where(sees, cotangent, 0.0).astype(value.dtype)
+  cotangent = jnp.swapaxes(cotangent, 1, 2)  # b k n d
+  grad_value = einsum("bknm,bknd->bkmd", probs, cotangent)
+  grad_probs = einsum("bknd,bkmd->bknm", cotangent, value)
   p, dp = probs.astype(jnp.float32), grad_probs.astype(jnp.float32)
   grad_logits = p * (dp - jnp.sum(p * dp, axis=-1, keepdims=True))
   grad_logits = grad_logits.astype(query.dtype)
-  grad_query = einsum("bknm,bmkd->bnkd", grad_logits, key)
-  grad_key = einsum("bknm,bnkd->bmkd", grad_logits, query)
+  grad_query = einsum("bknm,bkmd->bknd", grad_logits, key)
+  grad_key = einsum("bknm,bknd->bkmd", grad_logits, query)
   scale = query.shape[-1] ** -0.5  # `query` was saved scaled.
-  return grad_query * scale, grad_key, grad_value, None
+  grads = grad_query * scale, grad_key, grad_value
+  return *(jnp.swapaxes(g, 1, 2) for g in grads), None
 
 
 _attention.defvjp(_attention_forward, _attention_backward)

@@ -181,6 +181,7 @@ class Stack(nn.Module):
   options: StackOptions = StackOptions()
   experts: tuple[tuple[str, int], ...] = ()  # See `Block`.
   fused_layers: int = 0  # The last so many have no experts.
+  self_attention: bool = True
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -255,5 +256,6 @@ class Stack(nn.Module):
       options=self.options,
       drop_path_rate=drop_path_rate,
       experts=() if fused else self.experts,
+      self_attention=self.self_attention,
       precision=self.precision,
     )

@@ -100,3 +100,22 @@ def test_the_registry_makes_it_with_its_options():
   assert isinstance(got, JointEncoder)
   assert got.options == StackOptions(scan=True, remat="full")
   assert got.size.embed_dim == 16
+
+
+def test_dropped_tokens_may_stay_dropped(four, randomized):
+  fusion = joint(size=SIZE, restore=False)
+  params = randomized(fusion, four, train=False)
+  assert "restore_video" not in params
+
+  @jax.jit
+  def run(sequences):
+    return fusion.apply({"params": params}, sequences, train=False)
+
+  got = run(four)
+  # As if the clip had never had more tokens.
+  fewer = four["video"].replace(positions=None, num_content=2)
+  want = run({**four, "video": fewer})
+  for name in NAMES:
+    np.testing.assert_allclose(got[name].x, want[name].x, atol=1e-6)
+  assert got["video"].positions is not None
+  assert got["video"].num_content == 3
