@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import random
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from functools import partial
@@ -19,11 +20,13 @@ from typing import Any
 import numpy as np
 
 from mmjax.bench import pictures
+from mmjax.bench.candidate import NotInstalled
 from mmjax.data import loader, pipeline
 from mmjax.data.tokenizer import TextTokenizer
 from mmjax.data.transforms import image
 
 SIZE, TOKENS, BATCH, PARALLEL = 224, 64, 64, 2
+DISCARDED = 8  # Batches at the start of a sample, which may be made before.
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 # Of ImageNet, as torchvision has them.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -35,10 +38,6 @@ PACKAGES = {
   "simplejpeg": "simplejpeg",
   "cv2": "opencv-python-headless",
 }
-
-
-class NotInstalled(Exception):
-  """A candidate lacks its library."""
 
 
 def _library(name: str) -> Any:
@@ -210,3 +209,31 @@ CANDIDATES: dict[str, Callable[[Path], Iterator[Any]]] = {
   "thread pool, simplejpeg, OpenCV": _pool,
 }
 BASELINE = "torch DataLoader, Pillow, float32"
+
+
+class Batches:
+  """A candidate that has made its first batches, see `rounds.Sampler`."""
+
+  def __init__(self, name: str, folder: Path):
+    self.facts: dict[str, Any] = {}
+    self._batches = iter(CANDIDATES[name](folder))
+    self._discard()
+
+  def sample(self, secs: float) -> float:
+    """Examples a second."""
+    self._discard()
+    start, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < secs:
+      next(self._batches)
+      count += BATCH
+    return count / spent
+
+  def close(self) -> None:
+    """Ends its workers."""
+    close = getattr(self._batches, "close", None)
+    if close is not None:
+      close()
+
+  def _discard(self) -> None:
+    for _ in range(DISCARDED):
+      next(self._batches)

@@ -1,13 +1,12 @@
 """All figures of the input pipeline in one run, as tables and as JSON."""
 
-import os
-import platform
+import functools
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmjax.bench import candidates, pictures, rounds, storage
+from mmjax.bench import candidates, machine, pictures, rounds, storage
 from mmjax.core import errors
 
 PARTS = ("pictures", "read", "start", "memory", "mixture")
@@ -46,7 +45,7 @@ def run(
   ):
     if value < 1:
       raise errors.UserError(f"{name}={value}, expected at least 1.")
-  found: dict[str, Any] = {"machine": _machine()}
+  found: dict[str, Any] = {"machine": machine.facts()}
   with tempfile.TemporaryDirectory(prefix="mmjax-bench-") as name:
     folder = Path(name)
     if {"pictures", "read", "memory"} & set(parts):
@@ -55,8 +54,10 @@ def run(
       found["files"] = _sizes(folder)
     if "pictures" in parts:
       results = rounds.run(
-        list(candidates.CANDIDATES),
-        folder,
+        {
+          name: functools.partial(candidates.Batches, name, folder)
+          for name in candidates.CANDIDATES
+        },
         rounds=num_rounds,
         secs=secs,
         say=say,
@@ -73,15 +74,6 @@ def run(
         say(part)
         found[part] = measure()
   return found
-
-
-def _machine() -> dict[str, Any]:
-  return {
-    "cores": len(os.sched_getaffinity(0)),
-    "machine": platform.machine(),
-    "python": platform.python_version(),
-    "load_before": os.getloadavg()[0],
-  }
 
 
 def _sizes(folder: Path) -> dict[str, float]:
@@ -109,10 +101,10 @@ def _row(result: rounds.Result, results) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> str:
   """The figures as text."""
-  machine = found["machine"]
+  where = found["machine"]
   lines = [
-    f"{machine['cores']} cores, {machine['machine']}, Python "
-    f"{machine['python']}; load before {machine['load_before']:.1f}"
+    f"{where['cores']} cores, {where['machine']}, Python "
+    f"{where['python']}; load before {where['load_before']:.1f}"
   ]
   if files := found.get("files"):
     lines.append(

@@ -5,6 +5,7 @@ from typing import Any
 
 import ml_collections as mlc
 
+from mmjax.build import settings as settings_lib
 from mmjax.build.plug_in import Section, plain
 from mmjax.core import errors
 from mmjax.data import mixture, pipeline
@@ -104,7 +105,7 @@ def model_facts(
   """What the data says about the model."""
   facts: dict[str, Any] = {}
   if main.tokenizer is not None:
-    facts["vocab_size"] = main.tokenizer.vocab_size
+    facts["vocab_size"] = _vocab_size(config, main.tokenizer.vocab_size)
     facts["max_tokens"] = max(
       main.specs[name].shape[0]
       for name in ("text", "answer")
@@ -120,3 +121,14 @@ def model_facts(
   if "video" in main.specs:
     facts["num_frames"], facts["video_size"] = main.specs["video"].shape[:2]
   return facts
+
+
+def _vocab_size(config: mlc.ConfigDict, num_tokens: int) -> int:
+  """Rows of the model's tables of tokens."""
+  asked = settings_lib.settings(config, "model").vocab_size
+  if asked and asked < num_tokens:
+    raise errors.UserError(
+      f"config.model.vocab_size={asked}, but the tokenizer has {num_tokens} "
+      "tokens; set as many or more, or 0."
+    )
+  return asked or num_tokens

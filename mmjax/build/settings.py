@@ -119,7 +119,7 @@ class InitSettings:
 class FinetuneSettings:
   """Which parameters are trained, and how: `trainable` without `frozen`."""
 
-  trainable: tuple[str, ...] = (".*",)
+  trainable: tuple[str, ...] = (".*",)  # Empty: a model that is only used.
   frozen: tuple[str, ...] = ()
   # Adapters, see `finetune.lora.Lora`: these are trained then, and what
   # `trainable` names, unless that is everything.
@@ -170,6 +170,9 @@ class ModelSettings:
   # What its similarities are first multiplied by; 0 = as objectives ask for,
   # 1 / 0.07 if they don't.
   shared_scale: float = 0.0
+  # Rows of token tables and logits; 0 = as the tokenizer has tokens. What is
+  # more stands for none: a multiple of 128 suits matrix units.
+  vocab_size: int = 0
   precision: str = "auto"  # See `core.precision`.
 
 

@@ -32,6 +32,18 @@ def test_vocabulary_and_picture_size_come_from_the_data(resolve):
   assert made.model.encoders["text"].stem.max_tokens == 12
 
 
+def test_a_vocabulary_may_be_larger_than_the_tokenizer_not_smaller(resolve):
+  def edit(config, size):
+    config.model.vocab_size = size
+
+  made = parts.make_parts(resolve("pretrain", lambda c: edit(c, 2176)))
+  assert made.info.vocab_size == 2176
+  assert made.model.encoders["text"].stem.vocab_size == 2176
+  assert made.pipelines["main"].tokenizer.vocab_size == 2048
+  match = "vocab_size=2000, but the tokenizer has 2048 tokens"
+  refused(resolve, "pretrain", lambda c: edit(c, 2000), match)
+
+
 def test_size_and_frames_of_clips_come_from_the_data(resolve, starter_path):
   def edit(config):
     config.data = dict(

@@ -44,9 +44,7 @@ class Projection(nn.Module):
       (*shape, *self.features),
       jnp.float32,
     )
-    kernel = gather(
-      kernel.astype(self.precision.activations), self.kernel_axes
-    )
+    kernel = gather(kernel.astype(self.precision.activations), self.kernel_axes)
     letters = string.ascii_lowercase
     batch, rest = letters[:lead], letters[lead:]
     summed, out = rest[: self.num_in], rest[self.num_in :][: len(self.features)]

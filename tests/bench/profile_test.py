@@ -1,0 +1,156 @@
+"""Where the time goes: kinds of work, and a real trace of a small step."""
+
+import json
+
+import pytest
+
+from mmjax.bench import profile_kinds, profile_trace, profiling
+from mmjax.bench.profile_trace import Event
+from mmjax.build import settings
+from mmjax.core import errors
+from tests.golden import programs
+from tests.golden.programs import BATCH, LAYERS, MLP, PATCH, TOKENS, WIDTH
+
+STEPS = 2
+
+
+@pytest.mark.parametrize(
+  "kind, scope",
+  [
+    ("attention", "jvp(M.encode)/encoders_text/stack/layer_00/attention/query"),
+    ("attention", "M.decode/decoders_text/stack/layer_1/cross_attention"),
+    ("mlp", "transpose(jvp(M.encode))/encoders_image/stack/layer_00/mlp/out"),
+    ("mlp", "jvp(M.fuse)/fusion/stack/layers/mlp_text/hidden"),
+    ("norm", "jvp(M.encode)/encoders_text/stack/layer_00/attention_norm"),
+    ("norm", "jvp(M.encode)/encoders_text/stack/layer_00/attention/query_norm"),
+    ("norm", "objective_mlm/M.head/heads_mlm/norm"),
+    ("embedding", "jvp(objective_mlm/M.encode)/encoders_text/stem/tokens"),
+    ("heads and losses", "jvp(objective_mlm/M.head)/heads_mlm/logits"),
+    ("heads and losses", "transpose(jvp(objective_contrastive))/while/body"),
+    ("optimizer", "optimizer"),
+    ("other", "M.encode/encoders_text/stack/layer_00"),
+    ("other", ""),
+  ],
+)
+def test_the_innermost_name_that_says_something_decides(kind, scope):
+  assert profile_kinds.kind_of(scope) == kind
+
+
+@pytest.mark.parametrize(
+  "part, scope",
+  [
+    ("encoders_text", "jvp(objective_mlm/M.encode)/encoders_text/stem/tokens"),
+    (
+      "fusion",
+      "objective_mlm/transpose(jvp(M.fuse))/fusion/stack/layer_00/mlp",
+    ),
+    ("objective_pairs", "transpose(jvp(objective_pairs))/while/body"),
+    ("optimizer", "optimizer"),
+    ("other", "M.encode"),
+  ],
+)
+def test_a_part_of_the_model_comes_before_the_objective(part, scope):
+  assert profile_kinds.part_of(scope) == part
+
+
+def test_operations_are_read_from_the_text_of_a_program():
+  text = """HloModule step
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %x = f32[4]{0} parameter(0)
+  %sum = f32[4]{0} all-reduce-start(%x), metadata={op_name="jit(s)/mlp/add"}
+  %tokens = f32[4]{0} negate(%sum), metadata={op_name="jit(s)/a, b->c/tokens"}
+  %w = f32[4]{0} copy(%x), metadata={op_name="s.params[\\'heads_a\\'][\\'b\\']"}
+  %m = f32[4]{0} copy(%x), metadata={op_name="state.opt_state[0].mu[\\'mlp\\']"}
+  ROOT %out = f32[4]{0} add(%x, %x), metadata={op_name="jit(s)/fusion/mlp/add"}
+}
+"""
+  found = profiling.places(text)
+
+  assert found["x"] == ("other", "other")
+  assert found["sum"] == ("collectives", "other")
+  assert found["tokens"] == ("other", "other")  # A primitive is no module.
+  assert found["w"] == ("heads and losses", "heads_a")
+  assert found["m"] == ("optimizer", "optimizer")
+  assert found["out"] == ("mlp", "fusion")
+
+
+def test_what_an_operation_calls_is_not_its_own_time():
+  events = [
+    Event("loop", "step", 0.0, 10e9),
+    Event("dot", "step", 1e9, 4e9),
+    Event("inner", "step", 5e9, 9e9),
+    Event("add", "step", 6e9, 7e9),
+    Event("dot", "step", 12e9, 13e9),
+  ]
+
+  own = profile_trace.own_secs(reversed(events))
+
+  # The loop: 10 less 3 of the product and 4 of the inner one.
+  assert own == {"loop": 3.0, "dot": 4.0, "inner": 3.0, "add": 1.0}
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+  config = settings.resolve(programs.get_config("two_towers"))
+  folder = tmp_path_factory.mktemp("profile")
+  return profiling.run(config, folder, num_steps=STEPS)
+
+
+@pytest.mark.slow
+def test_flops_of_each_kind_are_those_of_the_formula(profile):
+  n = (programs.IMAGE // PATCH) ** 2
+  each = BATCH / profile.num_devices
+  attention = mlp = 0
+  for tokens in (n, TOKENS):
+    attention += 2 * tokens * 4 * WIDTH**2 + 4 * tokens**2 * WIDTH
+    mlp += 2 * tokens * 2 * WIDTH * MLP
+
+  got = {row.name: row.flops for row in profile.kinds}
+  assert got["attention"] == 3 * LAYERS * each * attention
+  assert got["mlp"] == 3 * LAYERS * each * mlp
+  # No gradient of the pixels.
+  assert got["embedding"] == each * 2 * 2 * n * 3 * PATCH**2 * WIDTH
+  assert not got["norm"] and not got["optimizer"] and not got["other"]
+
+
+@pytest.mark.slow
+def test_every_kind_of_work_took_time(profile):
+  secs = {row.name: row.secs for row in profile.kinds}
+  parts = {row.name for row in profile.parts if row.secs}
+
+  for kind in set(secs) - {"infeed"}:  # All were there before the step.
+    assert secs[kind] > 0, kind
+  assert {
+    "encoders_image", "encoders_text", "shared_space", "objective_pairs",
+    "optimizer", "infeed", "other",
+  } >= parts >= {"encoders_image", "encoders_text", "optimizer"}  # fmt: skip
+  assert profile.trace.is_file()
+  assert list(profile.trace.parent.glob("*.trace.json.gz"))
+
+
+@pytest.mark.slow
+def test_both_tables_have_all_of_the_step(profile):
+  for name in ("secs", "flops"):
+    kinds, parts = (
+      sum(getattr(row, name) for row in rows)
+      for rows in (profile.kinds, profile.parts)
+    )
+    assert kinds == pytest.approx(parts)
+  text = profiling.describe(profile)
+  first = [
+    line.split("|")[1].strip() for line in text.splitlines() if "|" in line
+  ]
+  assert first[2 : first.index("all")] == list(profile_kinds.KINDS)
+  numbers = json.loads(json.dumps(profiling.as_json(profile)))
+  assert [row["name"] for row in numbers["kinds"]] == list(profile_kinds.KINDS)
+
+
+@pytest.mark.slow
+def test_bad_input_is_refused_before_anything_runs(tmp_path):
+  config = settings.resolve(programs.get_config("two_towers"))
+
+  with pytest.raises(errors.UserError, match="Did you mean 'main'"):
+    profiling.run(config, tmp_path, task="mian")
+  with pytest.raises(errors.UserError, match="No trace under"):
+    profile_trace.newest(tmp_path)
