@@ -12,6 +12,10 @@ from mmjax.core import errors, registry
 Section = Mapping[str, Any] | mlc.ConfigDict
 
 
+# Facts that are the least that a section may ask for.
+LEAST = ("max_tokens",)
+
+
 def plain(value: Any) -> Any:
   """A group of a config as a dict; other values as they are."""
   return value.to_dict() if isinstance(value, mlc.ConfigDict) else value
@@ -29,7 +33,7 @@ def plug_in(
 
   `facts` are what the config need not say; each is passed if the factory has
   an argument of that name. A fact that the section also sets must agree, if
-  it isn't None there.
+  it isn't None there; one of `LEAST` may be more there.
   """
   fields = dict(plain(section))
   factory = registry.lookup(kind, fields.pop("name", ""), table)
@@ -46,7 +50,10 @@ def plug_in(
   known = inspect.signature(factory).parameters
   given = {key: value for key, value in facts.items() if key in known}
   for key, value in given.items():
-    if isinstance(value, int) and fields.get(key) not in (None, value):
+    asked = fields.get(key)
+    if key in LEAST and isinstance(asked, int) and asked > value:
+      continue
+    if isinstance(value, int) and asked not in (None, value):
       raise errors.UserError(
         f"config.{path}.{key}={fields[key]} but the data has {value}."
       )

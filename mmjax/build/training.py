@@ -1,6 +1,7 @@
 """A training run from start, or from where it was left, to its end."""
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,12 @@ class Run:
     self.log = settings_lib.settings(config, "log")
     self.saving = settings_lib.settings(config, "checkpoint")
     self.experiment = experiment.prepare(config)
+    if not any(self.experiment.trainable.values()):
+      raise errors.UserError(
+        "config.finetune.trainable is empty, as `mmjax convert` writes it: "
+        "this model is to be used, not trained. Set init.from_checkpoint of "
+        "your own config to its workdir."
+      )
     self.objectives = self.experiment.parts.objectives
     workdirs.check(workdir, config)
     self.checkpointer = checkpoint.Checkpointer(
@@ -137,7 +144,7 @@ class Run:
         self.experiment.abstract_state
       )
       tokenizer_ids.check(self.experiment, state, meta)
-      self.init_report = f"resumed from step {step} of {self.workdir}"
+      self.init_report = f"resumed from step {step}"
       return state
     state, self.init_report = initial.initial_state(
       self.config, self.experiment
@@ -187,6 +194,15 @@ class Run:
     )
     log_every, conflict_every = self.log.every_steps, self.log.conflict_every
 
+    @functools.cache  # The same for all steps of the same tasks.
+    def work_of(tasks):
+      shapes = self.experiment.batching.shapes(dict(tasks))
+      return dict(
+        tokens=_num_tokens(shapes),
+        flops=self.experiment.flops_of(tasks),
+        examples=_num_examples(shapes),
+      )
+
     def measure_conflict(step, state, batch):
       if self.job is not None:
         self.job.steps(step)
@@ -200,15 +216,7 @@ class Run:
       if self.job is not None:
         self.job.stepped(step)
       tasks = self._buckets.pop(step)
-      shapes = self.experiment.batching.shapes(dict(tasks))
-      meter.add(
-        step,
-        device_metrics,
-        tokens=_num_tokens(shapes),
-        flops=self.experiment.flops_of(tasks),
-        examples=_num_examples(shapes),
-        shape=tasks,
-      )
+      meter.add(step, device_metrics, shape=tasks, **work_of(tasks))
       self.listener.on_step(step)
       if step % log_every == 0 or step in (1, self.train.num_steps):
         row = meter.row(input_wait_secs=batches.reset())
@@ -319,11 +327,13 @@ class Run:
       metrics=self.results if self.results_step == step else None,
     )
 
-  def _learning_rate(self, step):
+  @functools.cached_property
+  def _schedule(self):
     settings = settings_lib.settings(self.config, "optimizer")
-    return float(
-      optimizer.learning_rate(settings, self.train.num_steps)(step - 1)
-    )
+    return jax.jit(optimizer.learning_rate(settings, self.train.num_steps))
+
+  def _learning_rate(self, step):
+    return float(self._schedule(step - 1))
 
   def _start_row(self) -> dict[str, Any]:
     total, trained = self.experiment.num_params()

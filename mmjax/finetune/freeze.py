@@ -20,9 +20,12 @@ def trainable_mask(
     frozen: the same; it has the last word.
 
   Raises:
-    UserError: a pattern matches nothing, or nothing is left to train.
+    UserError: a pattern matches nothing, or nothing is left to train; unless
+      `trainable` is empty, for a model that is only used.
   """
   names = list(trees.flatten(params))
+  if not trainable:
+    return dict.fromkeys(names, False)
   chosen = trees.match(trainable, names)
   excluded = trees.match(frozen, names)
   mask = {name: chosen[name] and not excluded[name] for name in names}

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
+from mmjax.models.layers.mlp import ACTIVATIONS
 from mmjax.models.layers.norm import layer_norm
 from mmjax.models.layers.placement import gather, place
 from mmjax.models.layers.projection import Projection
@@ -39,10 +40,12 @@ class TokenHead(nn.Module):
 
   num_classes: int
   precision: precision_lib.Precision = precision_lib.FLOAT32
+  activation: str = "gelu_tanh"  # See `layers.mlp`.
+  norm_epsilon: float = 1e-6
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
-    x = _transform(x, x.shape[-1], self.precision)
+    x = _transform(self, x, x.shape[-1])
     return Projection(
       (self.num_classes,),
       (axes.EMBED, axes.VOCAB),
@@ -64,6 +67,8 @@ class TiedTokenHead(nn.Module):
   tied_in: str = "encoders"  # Or "decoders": whose part `tied_to` is.
   transform: bool = True  # Without: the product alone, as in GPT.
   precision: precision_lib.Precision = precision_lib.FLOAT32
+  activation: str = "gelu_tanh"  # See `layers.mlp`.
+  norm_epsilon: float = 1e-6
 
   @nn.compact
   def __call__(
@@ -75,7 +80,7 @@ class TiedTokenHead(nn.Module):
         f"tokens of {self.tied_to!r}."
       )
     if self.transform:
-      x = _transform(x, table.shape[1], self.precision)  # *b e
+      x = _transform(self, x, table.shape[1])  # *b e
     lead = string.ascii_lowercase[: x.ndim - 1]
     table = gather(
       table.astype(self.precision.activations), (axes.VOCAB, axes.EMBED)
@@ -94,12 +99,16 @@ class TiedTokenHead(nn.Module):
     )
 
 
-def _transform(x, width, precision):
-  """Projection, GELU, norm; called within a compact module."""
+def _transform(head, x, width):
+  """Projection, activation, norm; called within a compact module."""
+  if head.activation not in ACTIVATIONS:
+    raise errors.unknown("activation", head.activation, ACTIVATIONS)
+  precision = head.precision
   x = Projection(
     (width,), (axes.EMBED, axes.MLP), precision=precision, name="hidden"
   )(x)
-  x = layer_norm(precision, "norm")(nn.gelu(x))
+  x = ACTIVATIONS[head.activation](x)
+  x = layer_norm(precision, "norm", head.norm_epsilon)(x)
   # Two kernels in a row split over both mesh axes get wrong gradients from
   # XLA's partitioner (jax 0.10.2): what is between them is given a place.
   names = (axes.ACT_BATCH, *[None] * (x.ndim - 2), axes.ACT_EMBED)

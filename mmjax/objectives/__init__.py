@@ -11,6 +11,7 @@ from mmjax.objectives.classification import Classification
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.conversation import Conversation
 from mmjax.objectives.distillation import Distillation
+from mmjax.objectives.features import Features
 from mmjax.objectives.masked_feature_prediction import MaskedFeaturePrediction
 from mmjax.objectives.masked_lm import MaskedLM
 from mmjax.objectives.masked_pixel_regression import MaskedPixelRegression
@@ -29,6 +30,7 @@ OBJECTIVES = {
   "contrastive": Contrastive,
   "conversation": Conversation,
   "distillation": Distillation,
+  "features": Features,
   "masked_feature_prediction": MaskedFeaturePrediction,
   "masked_lm": MaskedLM,
   "masked_pixel_regression": MaskedPixelRegression,

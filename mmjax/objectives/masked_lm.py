@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -22,6 +23,8 @@ class MaskedLM:
   given: tuple[str, ...] = ("image",)  # Modalities it may look at.
   head: str = "mlm"
   tied: bool = False  # The logits' matrix is the encoder's token table.
+  head_activation: str = "gelu_tanh"  # See `models.heads.TokenHead`.
+  head_norm_epsilon: float = 1e-6
 
   def __call__(self, apply, batch, *, rng, train: bool):
     del rng, train
@@ -49,10 +52,15 @@ class MaskedLM:
     }
 
   def heads(self, info):
+    head: dict[str, Any] = {}
     if self.tied:
       head = {"name": "tied_token", "tied_to": self.text}
     else:
       head = {"name": "token"}
+    if self.head_activation != "gelu_tanh":
+      head["activation"] = self.head_activation
+    if self.head_norm_epsilon != 1e-6:
+      head["norm_epsilon"] = self.head_norm_epsilon
     return {self.head: {**head, "num_classes": info.vocab_size}}
 
   def chance(self, info, batch_size):

@@ -51,6 +51,8 @@ def test_defaults_of_plug_ins_are_filled_in(resolve):
     "given": ("image",),
     "head": "mlm",
     "tied": False,
+    "head_activation": "gelu_tanh",
+    "head_norm_epsilon": 1e-6,
     "weight": 1.0,
   }
   assert resolved.model.encoders.image.stack.remat == "none"

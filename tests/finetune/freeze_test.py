@@ -86,3 +86,11 @@ def test_unfreezing_nothing_known_names_the_nearest():
 def test_a_first_step_that_trains_nothing_is_refused():
   with pytest.raises(errors.UserError, match="nothing to train at the first"):
     freeze.first_steps(((1, ".*"),), TRAINED)
+
+
+def test_without_any_pattern_nothing_is_trained():
+  params = {"stem": {"kernel": 1}, "head": {"kernel": 2}}
+  assert freeze.trainable_mask(params, ()) == {
+    "head/kernel": False,
+    "stem/kernel": False,
+  }

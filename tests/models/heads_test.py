@@ -95,3 +95,22 @@ def test_a_head_tied_to_another_vocabulary_is_refused(x):
     jax.eval_shape(
       lambda: HEADS["tied_token"](9).init(KEY, x, table=jnp.asarray(TABLE))
     )
+
+
+@pytest.mark.parametrize("name", ["token", "tied_token"])
+def test_a_token_head_takes_its_activation(x, randomized, by_hand, name):
+  module = HEADS[name](CLASSES, activation="relu", norm_epsilon=0.5)
+  params = randomized(module, x, **_given(name))
+  got = module.apply({"params": params}, x, **_given(name))
+  hidden = np.maximum(by_hand.linear(params["hidden"], x), 0.0)
+  hidden = by_hand.layer_norm(params["norm"], hidden, 0.5)
+  if name == "tied_token":
+    expected = hidden @ TABLE.T.astype(np.float64) + np.asarray(params["bias"])
+  else:
+    expected = by_hand.linear(params["logits"], hidden)
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_of_an_unknown_activation_is_refused(x):
+  with pytest.raises(errors.UserError, match="activation 'gelo'.*gelu"):
+    TokenHead(CLASSES, activation="gelo").init(KEY, x)

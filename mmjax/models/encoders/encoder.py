@@ -33,6 +33,7 @@ class Encoder(nn.Module):
   rotary: bool = False  # Attention turns by the stem's coordinates.
   options: StackOptions = StackOptions()
   precision: precision_lib.Precision = precision_lib.FLOAT32
+  pool_tanh: bool = False  # See `Pool`.
 
   def setup(self):
     if self.pool_kind not in KINDS:
@@ -46,7 +47,11 @@ class Encoder(nn.Module):
       precision=self.precision,
     )
     self.pooling = Pool(
-      self.pool_kind, size.num_heads, size.mlp_dim, self.precision
+      self.pool_kind,
+      size.num_heads,
+      size.mlp_dim,
+      self.precision,
+      self.pool_tanh,
     )
     if self.pool_kind == "cls":
       self.cls = self._token("cls", 1)

@@ -114,6 +114,7 @@ def text(
   embedding_dropout_rate: float = 0.0,
   causal: bool = False,
   pool: str = "mean",
+  pool_tanh: bool = False,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> Encoder:
@@ -128,16 +129,18 @@ def text(
     embedding_norm_epsilon: of the norm after the embeddings; 0 = no norm.
     embedding_dropout_rate: after the embeddings.
     causal: a token sees itself and those before it. Pool "last" then.
-    pool: "cls" (a learned token in front), "mean", "map", or "last".
+    pool: "cls" (a learned token in front), "first" (the text's own first, as
+      in BERT), "mean", "map", or "last".
+    pool_tanh: a projection and tanh come after, as in BERT.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 
   Raises:
     UserError: a causal encoder that pools its first token, which sees nothing.
   """
-  if causal and pool == "cls":
+  if causal and pool in ("cls", "first"):
     raise errors.UserError(
-      "A causal text encoder cannot pool by 'cls': its first token sees no "
+      f"A causal text encoder cannot pool by {pool!r}: its first token sees no "
       "other. Use pool='last' or 'mean'."
     )
   size = variants.resolve(size)
@@ -159,4 +162,5 @@ def text(
     rotary=positions == "rotary",
     options=stack_options(stack),
     precision=precision,
+    pool_tanh=pool_tanh,
   )

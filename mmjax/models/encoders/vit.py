@@ -259,6 +259,7 @@ def vit(
   stem: str = "patch",
   positions: str = "learned",
   pool: str = "mean",
+  pool_tanh: bool = False,
   registers: int = 0,
   hidden: str = "replace",
   pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
@@ -279,6 +280,7 @@ def vit(
     stem: "patch", a linear map of each; "conv", convolutions before it.
     positions: "learned", "sincos", "rotary" (by row and column) or "none".
     pool: "cls", "mean" or "map".
+    pool_tanh: a projection and tanh come after.
     registers: learned tokens besides the patches (Darcet et al. 2024).
     hidden: what happens to hidden patches, "replace" or "drop".
     pixel_mean: mean of the pictures' channels, of pixels in 0..1. With the
@@ -323,4 +325,5 @@ def vit(
     rotary=positions == "rotary",
     options=stack_options(stack),
     precision=precision,
+    pool_tanh=pool_tanh,
   )

@@ -10,19 +10,23 @@ from mmjax.core.sequence import Sequence
 from mmjax.models.layers.attention import Attention
 from mmjax.models.layers.mlp import Mlp
 from mmjax.models.layers.norm import layer_norm
+from mmjax.models.layers.projection import Projection
 
-KINDS = ("cls", "mean", "map", "last")
+KINDS = ("cls", "first", "mean", "map", "last")
 
 
 class Pool(nn.Module):
   """Pools a sequence: one token, the mean, or learned attention.
 
-  "cls" is the first token; "last" the last that counts, which in a causal
-  encoder has seen all others (Radford et al. 2021, 2.4).
+  "cls" is the learned token that the encoder puts first, "first" the first of
+  the content (BERT's [CLS], which its texts bring); "last" the last that
+  counts, which in a causal encoder has seen all others (Radford et al. 2021,
+  2.4).
 
   "map" is multi-head attention pooling with one learned query, followed by a
   residual feed-forward block (Lee et al. 2019, arXiv:1810.00825; Zhai et al.
-  2022, arXiv:2106.04560).
+  2022, arXiv:2106.04560). With `tanh`, a projection and tanh come after any of
+  them (Devlin et al. 2019, released code).
 
   Raises:
     UserError: unknown kind.
@@ -32,11 +36,27 @@ class Pool(nn.Module):
   num_heads: int = 1  # Of "map".
   mlp_dim: int = 0  # Of "map".
   precision: precision_lib.Precision = precision_lib.FLOAT32
+  tanh: bool = False
 
   @nn.compact
   def __call__(self, sequence: Sequence) -> Float[Array, "b d"]:
+    pooled = self._pooled(sequence)
+    if not self.tanh:
+      return pooled
+    return jnp.tanh(
+      Projection(
+        (pooled.shape[-1],),
+        (axes.EMBED, axes.MLP),
+        precision=self.precision,
+        name="projection",
+      )(pooled)
+    )
+
+  def _pooled(self, sequence):
     if self.kind == "cls":
       return sequence.x[:, 0]
+    if self.kind == "first":
+      return sequence.content[:, 0]
     if self.kind == "last":
       index = jnp.arange(sequence.x.shape[1])[None]  # 1 n
       last = jnp.max(jnp.where(sequence.mask, index, 0), axis=1)  # b

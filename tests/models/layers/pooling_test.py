@@ -96,3 +96,17 @@ def test_a_pooled_sequence_keeps_its_dtype(sequence, kind):
 def test_an_unknown_kind_is_refused_with_the_nearest_name(sequence):
   with pytest.raises(errors.UserError, match="Did you mean 'mean'"):
     Pool("means").init(KEY, sequence)
+
+
+def test_first_takes_the_first_token_of_the_content(sequence):
+  got = Pool("first").apply({}, sequence)
+  np.testing.assert_array_equal(got, sequence.x[:, PREFIX])
+
+
+def test_a_projection_and_tanh_may_come_after(sequence, randomized, by_hand):
+  module = Pool("first", tanh=True)
+  params = randomized(module, sequence)
+  assert trees.num_params(params) == 8 * 8 + 8
+  got = module.apply({"params": params}, sequence)
+  expected = by_hand.linear(params["projection"], sequence.x[:, PREFIX])
+  np.testing.assert_allclose(got, np.tanh(expected), rtol=1e-4, atol=1e-5)

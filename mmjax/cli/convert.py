@@ -1,0 +1,99 @@
+r"""Makes a workdir of released weights, and released weights of a workdir.
+
+  mmjax convert --from=hf:bert-base-uncased/ --to=runs/bert
+  mmjax convert --from=big_vision:S_16.npz --to=runs/vit_s16
+  mmjax convert --from=runs/mine --to=hf:mine/
+  mmjax convert --from=runs/mine --to=safetensors:mine.safetensors
+
+`hf:` is a folder with config.json and safetensors (of transformers or timm),
+or such a file beside its config.json. Nothing is downloaded, and nothing is
+unpickled. The workdir can be evaluated and used, and started from:
+--config.init.from_checkpoint=runs/bert. See docs/convert.md.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmjax.cli import arguments
+from mmjax.cli.arguments import Flag
+from mmjax.core import errors
+
+SOURCES = ("hf", "big_vision")
+TARGETS = ("hf", "safetensors")
+FLAGS = (
+  Flag("from", "", "hf:DIR, big_vision:F.npz, or a workdir", required=True),
+  Flag("to", "", "a workdir, hf:DIR, or safetensors:FILE", required=True),
+  Flag("family", "", "name of the family; default: recognised"),
+  Flag("tokenizer", "", "file, or starter; default: beside the weights"),
+  Flag("step", "latest", "checkpoint to export: latest, best or a step"),
+  Flag("dtype", "auto", "to export: auto (as they came), float32, bfloat16"),
+)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the verb."""
+  flags = arguments.parse(__doc__, FLAGS, argv)
+  source, start = _split("from", flags["from"].value, SOURCES)
+  target, end = _split("to", flags.to, TARGETS)
+  if bool(source) == bool(target):
+    raise errors.UserError(
+      "One of --from and --to is a workdir, the other begins with one of "
+      f"{[f'{s}:' for s in SOURCES]} or {[f'{s}:' for s in TARGETS]}; got "
+      f"--from={flags['from'].value} --to={flags.to}."
+    )
+  for name in ("step", "dtype") if source else ("tokenizer",):
+    if flags[name].present:
+      raise errors.UserError(
+        f"--{name} is for {'exports' if source else 'imports'} only."
+      )
+  from mmjax.cli import backend
+
+  backend.set_up()
+  arguments.ready_for_grain()
+  report = _run(flags, source, target, start, end)
+  _show(report, flags.to)
+  return 0
+
+
+def _run(flags, source, target, start, end):
+  from mmjax.build import converting
+
+  if source:
+    return converting.import_weights(
+      start, end, family=flags.family, tokenizer=flags.tokenizer
+    )
+  if target == "safetensors":
+    return converting.export_file(start, flags.step, end)
+  config = arguments.load_saved(start, [])
+  return converting.export_weights(
+    config, start, flags.step, end, family=flags.family, dtype=flags.dtype
+  )
+
+
+def _split(flag: str, address: str, schemes: tuple[str, ...]):
+  """Scheme and path; no scheme is a workdir."""
+  scheme, separator, path = address.partition(":")
+  if not separator or "/" in scheme:
+    return "", Path(address).expanduser()
+  if scheme not in schemes or not path:
+    raise errors.UserError(
+      f"--{flag}={address}: expected a workdir, or one of "
+      f"{[f'{s}:PATH' for s in schemes]}.{errors.nearest(scheme, schemes)}"
+    )
+  return scheme, Path(path).expanduser()
+
+
+def _show(report, target: str) -> None:
+  rows = [
+    (r.theirs, r.their_shape, r.ours, r.our_shape, r.how) for r in report.rows
+  ]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  for row in rows:
+    cells = (c.ljust(w) for c, w in zip(row, widths, strict=True) if w)
+    print("  ".join(cells).rstrip())
+  print(
+    f"{report.family}: all of {report.num_tensors} tensors and of "
+    f"{report.num_params:,} numbers accounted for; {target}"
+  )
+  for note in report.notes:
+    print(note)

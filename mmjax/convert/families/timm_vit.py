@@ -1,0 +1,84 @@
+"""ViT as timm has it: one kernel for queries, keys and values."""
+
+from mmjax.convert import family as f
+from mmjax.convert.families.vit import BLOCK, HALF, IMAGE, OURS
+from mmjax.convert.mapping import rule
+from mmjax.convert.transforms import Flat, Matrix, Merged, Patches, WithClass
+from mmjax.core import errors
+
+LAYER, HEAD_DIM = "blocks.{i}", 64  # timm's config doesn't say its heads.
+FIRST = "blocks.0.mlp.fc1.weight"
+
+
+def _complete(source, has):
+  """The sizes stand in the shapes, the rest in `pretrained_cfg`."""
+  said = source.config.get("pretrained_cfg", {})
+  if source.config.get("global_pool", "token") not in ("token", ""):
+    raise errors.UserError(
+      f"global_pool={source.config['global_pool']!r}: of timm's ViTs only "
+      "those that pool the class token ('token') are known here."
+    )
+  mlp_dim, width = source.specs[FIRST].shape
+  blocks = {n.split(".")[1] for n in source.specs if n.startswith("blocks.")}
+  side = source.specs["patch_embed.proj.weight"].shape[-1]
+  cells = source.specs["pos_embed"].shape[1] - 1
+  return dict(
+    hidden_size=width,
+    intermediate_size=mlp_dim,
+    num_hidden_layers=len(blocks),
+    num_attention_heads=source.config.get("num_heads", width // HEAD_DIM),
+    patch_size=side,
+    image_size=side * round(cells**0.5),
+    image_mean=said.get("mean", HALF),
+    image_std=said.get("std", HALF),
+  )
+
+
+FAMILY = f.Family(
+  name="timm_vit",
+  keys=(
+    *f.vit(IMAGE),
+    *f.size(IMAGE),
+    f.key(f"{IMAGE}.image_size", "image_size"),
+    f.key(f"{IMAGE}.patch_size", "patch_size"),
+    f.key(f"{IMAGE}.pixel_mean", "image_mean", into=tuple, back=list),
+    f.key(f"{IMAGE}.pixel_std", "image_std", into=tuple, back=list),
+    f.ours(f"{IMAGE}.stack.activation", "gelu"),
+    f.ours(f"{IMAGE}.stack.norm_epsilon", 1e-6),
+    f.key("data.image.size", "image_size"),
+  ),
+  rules=(
+    rule(
+      [f"{OURS}/cls", f"{OURS}/stem/positions/table"],
+      ["cls_token", "pos_embed"],
+      WithClass(),
+    ),
+    rule(f"{OURS}/stem/patches/kernel", "patch_embed.proj.weight", Patches()),
+    rule(f"{OURS}/stem/patches/bias", "patch_embed.proj.bias"),
+    f.merged(
+      f"{BLOCK}/attention",
+      f"{LAYER}.attn.qkv.weight",
+      f"{LAYER}.attn.qkv.bias",
+      Merged(0, Matrix()),
+      Merged(0, Flat()),
+    ),
+    f.block(
+      BLOCK,
+      LAYER,
+      attention_norm="norm1",
+      out="attn.proj",
+      mlp_norm="norm2",
+      hidden="mlp.fc1",
+      mlp_out="mlp.fc2",
+    ),
+    f.norm(f"{OURS}/stack/norm", "norm"),
+    ("label", f.linear("heads_label/logits", "head")),
+  ),
+  parts={"label": ("head.weight", "heads_label/logits/kernel")},
+  num_layers="num_hidden_layers",
+  recognizes=lambda source: (
+    FIRST in source.specs and "cls_token" in source.specs
+  ),
+  complete=_complete,
+  writes=False,
+)

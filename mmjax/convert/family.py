@@ -1,0 +1,419 @@
+"""What a family of released models is: two tables, read in both directions.
+
+`keys` say which key of their config is which of ours, `rules` which of their
+tensors is which of our parameters. A line that only some models of a family
+need, those with a pooler, says so by `when`.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mmjax.convert import mapping, tensors
+from mmjax.convert.transforms import Flat, Matrix, Transform
+from mmjax.core import errors
+
+ABSENT = object()  # In place of a value: there is none.
+LABEL = "label"  # The part that is a head of classes.
+LABELS = "heads_label/logits/bias"
+# Their names of activations -> ours.
+ACTIVATIONS = {
+  "gelu": "gelu",
+  "gelu_new": "gelu_tanh",
+  "gelu_pytorch_tanh": "gelu_tanh",
+  "relu": "relu",
+  "silu": "silu",
+}
+# Logit of tokens that a model got with its tokenizer and never learned.
+NEVER = -1e4
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+  """A key of our config <-> one of theirs; either may be fixed instead.
+
+  `ours` is a path such as "model.encoders.text.pool". Objectives stand there
+  without their tasks: "objectives.mlm.name".
+  """
+
+  ours: str = ""
+  theirs: str = ""
+  value: Any = ABSENT  # What it has to be, on the one side that is named.
+  default: Any = ABSENT  # Where their config lacks the key.
+  into: Callable[[Any], Any] = lambda value: value  # Ours of theirs.
+  back: Callable[[Any], Any] = lambda value: value  # Theirs of ours.
+  when: str = ""  # Parts, see `Found.holds`.
+  checked: bool = True  # No: theirs may have another value, which is not used.
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """Which model of a family this is.
+
+  `config` is theirs; `has` the names of its parts; `prefix` stands before the
+  names of the backbone's tensors.
+  """
+
+  config: Mapping[str, Any]
+  has: frozenset[str] = frozenset()
+  prefix: str = ""
+  num_labels: int = 0
+
+  def holds(self, when: str) -> bool:
+    """Whether a line of a table counts for this model.
+
+    "a b": with both parts; "a|b": with one of them; "!a": without.
+    """
+
+    def one(word):
+      part = word.removeprefix("!")
+      return (part in self.has) != word.startswith("!")
+
+    return all(any(map(one, words.split("|"))) for words in when.split())
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What lies in a folder of released weights, or in a file."""
+
+  config: Mapping[str, Any]  # config.json; empty if there is none.
+  specs: Mapping[str, tensors.Spec]
+  # Other JSON files beside it by path, e.g. "preprocessor_config.json".
+  beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+  """A family of models, as data."""
+
+  name: str
+  keys: Sequence[Key]
+  # A rule whose names have `{i}` counts for each layer. `{p}` is the prefix.
+  # Those within `When` count for models with that part.
+  rules: Sequence[Any]
+  num_layers: str  # Key of their config.
+  # Their tensor and our parameter that tell whether a part is there.
+  parts: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+  heads: tuple[str, ...] = ()  # Parts that stand beside the backbone,
+  prefix: str = ""  # whose names begin so where there is one of these.
+  architectures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  recognizes: Callable[[Source], bool] | None = None
+  # Completes config.json by what else lies there, and may drop parts.
+  complete: Callable[[Source, set[str]], Mapping[str, Any]] | None = None
+  # Other files to write beside config.json, of our config.
+  files: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+  writes: bool = True  # Whether models of ours can become such.
+
+  def fits(self, source: Source) -> bool:
+    """Whether the source is of this family."""
+    if self.recognizes is not None:
+      return self.recognizes(source)
+    return source.config.get("model_type") == self.name
+
+  def find(self, source: Source) -> Found:
+    """Which model of this family the source is.
+
+    Raises:
+      UserError: a variant that models here cannot be.
+    """
+    prefix = self.prefix
+    if not any(name.startswith(prefix) for name in source.specs):
+      prefix = ""
+    names = {
+      part: theirs.replace("{p}", prefix)
+      for part, (theirs, _) in self.parts.items()
+    }
+    has = {part for part, name in names.items() if name in source.specs}
+    config = dict(source.config)
+    if self.complete is not None:
+      config.update(self.complete(source, has))
+    found = Found({}, frozenset(has), prefix)
+    for key in self.keys:
+      if key.theirs and found.holds(key.when):
+        _read_key(key, config)
+    labels = source.specs[names[LABEL]].shape if LABEL in has else (0,)
+    # The number of classes is the last axis of a kernel, the first of torch's.
+    count = labels[0] if names.get(LABEL, "").endswith("weight") else labels[-1]
+    return dataclasses.replace(found, config=config, num_labels=count)
+
+  def sections(self, found: Found) -> dict[str, Any]:
+    """Groups `model` and `data` of our config, and the objectives."""
+    made: dict[str, Any] = {"model": {}, "data": {}, "objectives": {}}
+    for key in self.keys:
+      if not key.ours or not found.holds(key.when):
+        continue
+      value = key.value
+      if key.theirs:
+        value = key.into(found.config[key.theirs])
+      *parents, last = key.ours.split(".")
+      node = made
+      for parent in parents:
+        node = node.setdefault(parent, {})
+      node[last] = value
+    if "features" in made["objectives"]:
+      made["objectives"]["features"]["outputs"] = found.num_labels
+    return made
+
+  def found_rules(self, found: Found) -> list[mapping.AnyRule]:
+    """The rules that count for a model, with its names in place."""
+    out: list[mapping.AnyRule] = []
+    count = found.config[self.num_layers]
+    for item in self.rules:
+      when, rules = item if isinstance(item, tuple) else ("", item)
+      if not found.holds(when):
+        continue
+      rules = rules if isinstance(rules, list) else [rules]
+      rules = [mapping.placed(r, found.prefix, found.config) for r in rules]
+      for r in rules:
+        layered = isinstance(r, mapping.Rule) and "{i" in "".join(r.ours)
+        out += mapping.layers(count, [r]) if layered else [r]
+    return out
+
+  def origin(
+    self,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    recorded: Mapping[str, Any],
+  ) -> Found:
+    """Which model of this family ours is.
+
+    Args:
+      config: ours, as plain values, resolved.
+      shapes: of our parameters, by name.
+      recorded: their config, if ours was made of one: it has keys that nothing
+        here reads, and rows of tables before tokens were added.
+
+    Raises:
+      UserError: it is none; says which keys would have to be what.
+    """
+    has = frozenset(p for p, (_, ours) in self.parts.items() if ours in shapes)
+    prefix = self.prefix if has & set(self.heads) else ""
+    found = Found({}, has, prefix, shapes.get(LABELS, (0,))[-1])
+    root = {**config, "objectives": self._objectives(config)}
+    theirs, problems = {}, []
+    for key in self.keys:
+      if not found.holds(key.when):
+        continue
+      if not key.ours:
+        kept = key.value if key.checked else recorded.get(key.theirs, key.value)
+        theirs[key.theirs] = kept
+        continue
+      group, name, *_ = key.ours.split(".")
+      if group == "data" or (
+        group == "objectives" and name not in root["objectives"]
+      ):
+        continue  # Nothing of the weights depends on it.
+      value = _look_up(root, key.ours)
+      if key.theirs:
+        made = key.back(value)
+        if theirs.setdefault(key.theirs, made) != made:
+          problems.append(f"{key.ours}={value!r} contradicts another key")
+      elif _plain(value) != _plain(key.value):
+        problems.append(f"{key.ours}={value!r}, expected {key.value!r}")
+    if problems:
+      raise errors.UserError(
+        f"This model is no {self.name}: {'; '.join(problems)}."
+      )
+    if theirs.get("vocab_size", 0) > recorded.get("vocab_size", 2**63):
+      theirs["vocab_size"] = recorded["vocab_size"]
+    config = self._dressed({**recorded, **theirs}, found)
+    return dataclasses.replace(found, config=config)
+
+  def beside(self, found: Found) -> dict[str, Any]:
+    """Files of a model but its weights, by name, as JSON has them."""
+    more = self.files(found.config) if self.files else {}
+    return {"config.json": dict(found.config), **more}
+
+  def _dressed(self, config, found):
+    """What transformers wants to see besides."""
+    config = {**config, "model_type": self.name}
+    for part in (*self.heads, ""):
+      if part in self.architectures and (not part or part in found.has):
+        config["architectures"] = [self.architectures[part]]
+        break
+    known = len(config.get("id2label", ()))
+    if found.num_labels and found.num_labels != known:
+      numbers = range(found.num_labels)
+      config["id2label"] = {str(i): f"LABEL_{i}" for i in numbers}
+      config["label2id"] = {f"LABEL_{i}": i for i in numbers}
+    return config
+
+  def _objectives(self, config):
+    """Objectives as `keys` call them: by what they are."""
+    wanted = {
+      key.ours.split(".")[1]: key.value
+      for key in self.keys
+      if re.fullmatch(r"objectives\.\w+\.name", key.ours)
+    }
+    there = [
+      objective
+      for task in config["tasks"].values()
+      for objective in task["objectives"].values()
+    ]
+    return {
+      name: found
+      for name, kind in wanted.items()
+      for found in [next((o for o in there if o["name"] == kind), None)]
+      if found is not None
+    }
+
+
+def key(ours: str, theirs: str, **rest: Any) -> Key:
+  """A key on both sides."""
+  return Key(ours, theirs, **rest)
+
+
+def ours(path: str, value: Any, **rest: Any) -> Key:
+  """A key of ours that has to have this value."""
+  return Key(path, value=value, **rest)
+
+
+def theirs(name: str, value: Any, **rest: Any) -> Key:
+  """A key of theirs that has to have this value, if it is there."""
+  return Key(theirs=name, value=value, **rest)
+
+
+def size(encoder: str) -> tuple[Key, ...]:
+  """The size of a transformer with the usual names."""
+  return (
+    key(f"{encoder}.size.embed_dim", "hidden_size"),
+    key(f"{encoder}.size.num_layers", "num_hidden_layers"),
+    key(f"{encoder}.size.num_heads", "num_attention_heads"),
+    key(f"{encoder}.size.mlp_dim", "intermediate_size"),
+  )
+
+
+def stack(path: str, norm_position: str) -> tuple[Key, ...]:
+  """What parameters don't show of a stack of the usual blocks."""
+  return (
+    ours(f"{path}.norm", "layer_norm"),
+    ours(f"{path}.norm_position", norm_position),
+    ours(f"{path}.scan", False),
+  )
+
+
+def vit(path: str) -> tuple[Key, ...]:
+  """The usual picture encoder, whose class token is what is pooled."""
+  return (
+    ours(f"{path}.name", "vit"),
+    ours(f"{path}.stem", "patch"),
+    ours(f"{path}.positions", "learned"),
+    # Without a token for hidden patches: of those there are none.
+    ours(f"{path}.hidden", "drop"),
+    ours(f"{path}.pool", "cls"),
+    ours(f"{path}.pool_tanh", True, when="pooler"),
+    *stack(f"{path}.stack", "pre"),
+    *features("image"),
+  )
+
+
+def features(modality: str) -> tuple[Key, ...]:
+  """The objective that needs no labels."""
+  return (
+    ours("objectives.features.name", "features"),
+    ours("objectives.features.modality", modality),
+  )
+
+
+def activation(
+  path: str, name: str, default: Any = ABSENT, when: str = ""
+) -> Key:
+  """The name of an activation."""
+  reverse = {a: b for b, a in reversed(ACTIVATIONS.items())}
+  return Key(
+    path,
+    name,
+    default=default,
+    into=lambda value: _named(value, ACTIVATIONS),
+    back=lambda value: _named(value, reverse),
+    when=when,
+  )
+
+
+def linear(ours: str, theirs: str, num_in: int = 1) -> list[mapping.Rule]:
+  """A projection with a bias, named as in torch."""
+  return [
+    mapping.rule(f"{ours}/kernel", f"{theirs}.weight", Matrix(num_in)),
+    mapping.rule(f"{ours}/bias", f"{theirs}.bias", Flat()),
+  ]
+
+
+def norm(ours: str, theirs: str) -> list[mapping.Rule]:
+  """A LayerNorm, named as in torch."""
+  return [
+    mapping.rule(f"{ours}/scale", f"{theirs}.weight"),
+    mapping.rule(f"{ours}/bias", f"{theirs}.bias"),
+  ]
+
+
+# Parts of our block by the words of `block`.
+PARTS = {
+  "attention_norm": "attention_norm",
+  "query": "attention/query",
+  "key": "attention/key",
+  "value": "attention/value",
+  "out": "attention/out",
+  "mlp_norm": "mlp_norm",
+  "hidden": "mlp/hidden",
+  "mlp_out": "mlp/out",
+}
+
+
+def block(ours: str, theirs: str, **names: str) -> list[mapping.Rule]:
+  """A block named as in torch: what each of `PARTS` is called there."""
+  rules = []
+  for part, name in names.items():
+    path, other = f"{ours}/{PARTS[part]}", f"{theirs}.{name}"
+    if part.endswith("_norm"):
+      rules += norm(path, other)
+    else:
+      rules += linear(path, other, num_in=2 if part == "out" else 1)
+  return rules
+
+
+def merged(
+  block: str, weight: str, bias: str, how: Transform, bias_how: Transform
+) -> list[mapping.Rule]:
+  """Queries, keys and values in one kernel, and in one bias."""
+  names = ("query", "key", "value")
+  return [
+    mapping.rule([f"{block}/{n}/kernel" for n in names], weight, how),
+    mapping.rule([f"{block}/{n}/bias" for n in names], bias, bias_how),
+  ]
+
+
+def _read_key(key, config):
+  """Fills in a default, and checks what is fixed."""
+  value = config.get(key.theirs)
+  if not key.ours:
+    if key.checked and value not in (None, key.value):
+      raise errors.UserError(
+        f"config.json has {key.theirs}={value!r}; models here can only have "
+        f"{key.value!r}."
+      )
+    return
+  if value is None:
+    if key.default is ABSENT:
+      raise errors.UserError(f"config.json lacks {key.theirs!r}.")
+    default = key.default
+    config[key.theirs] = default(config) if callable(default) else default
+
+
+def _look_up(root, path):
+  node = root
+  for part in path.split("."):
+    if not isinstance(node, Mapping) or part not in node:
+      return None
+    node = node[part]
+  return node
+
+
+def _plain(value):
+  return list(value) if isinstance(value, (tuple, list)) else value
+
+
+def _named(name, table):
+  if name not in table:
+    raise errors.unknown("activation of config.json", name, table)
+  return table[name]

@@ -1,0 +1,48 @@
+"""Features of a model that learned elsewhere."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from mmjax.core.batch import modality_fields
+from mmjax.core.interfaces import LossTerm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Features:
+  """Encodes and pools, and learns nothing: its loss is zero.
+
+  A model has the parameters that its objectives use. With this one an encoder
+  that was converted has all of its own, whatever data there are; evaluators
+  and other runs then use it.
+  """
+
+  modality: str = "image"
+  outputs: int = 0  # Classes of a linear head on what is pooled; 0 = no head.
+  head: str = "label"
+
+  def __call__(self, apply, batch, *, rng, train: bool):
+    del batch, rng, train
+    pooled = apply("pool", self.modality)  # b d
+    used = pooled
+    if self.outputs:
+      used = apply("head", self.head, pooled)  # b v
+    count = jnp.float32(len(pooled))
+    norms = jnp.linalg.norm(pooled.astype(jnp.float32), axis=-1)
+    nothing = 0.0 * jnp.sum(used.astype(jnp.float32))
+    return LossTerm(nothing, count), {"norm": LossTerm(jnp.sum(norms), count)}
+
+  def fields(self, info):
+    del info
+    return modality_fields(self.modality)
+
+  def heads(self, info):
+    del info
+    if not self.outputs:
+      return {}
+    return {self.head: {"name": "linear", "num_classes": self.outputs}}
+
+  def chance(self, info, batch_size):
+    """Nothing is learned."""
+    del info, batch_size
+    return None
