@@ -87,9 +87,9 @@ def _run(transform: Any, name: str, inputs: Inputs) -> Mapping[str, Any]:
   example: dict[str, Any] = {}
   if name == "text":
     if inputs.prompt:
-      example[_field(transform)] = inputs.prompt
+      example[field_of(transform)] = inputs.prompt
   elif name in inputs.files:
-    example[_field(transform)] = _read(name, inputs.files[name])
+    example[field_of(transform)] = _read(name, inputs.files[name])
   try:
     return transform(example, np.random.default_rng(0), train=False)
   except errors.UserError:
@@ -100,7 +100,7 @@ def _run(transform: Any, name: str, inputs: Inputs) -> Mapping[str, Any]:
     ) from e
 
 
-def _field(transform: Any) -> str:
+def field_of(transform: Any) -> str:
   """The field of the source that a transform reads."""
   if isinstance(transform, text.TextTransform) and not transform.field:
     return f"label_{transform.caption.languages[0]}"

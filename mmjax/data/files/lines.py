@@ -40,6 +40,10 @@ class JsonLines:
   def __len__(self) -> int:
     return len(self._starts)
 
+  def number(self, index: int) -> int:
+    """Which line of the file it is, from 1."""
+    return int(self._numbers[index])
+
   def __getitem__(self, index: int) -> dict[str, Any]:
     """The fields of a line.
 
