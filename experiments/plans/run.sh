@@ -27,7 +27,7 @@ for name in "${@:-${all[@]}}"; do
       plan "$name" joint_l16 --topology=h100:8 \
         --config.mesh.fsdp=8 --config.train.batch_size=512 ;;
     joint_l16_sweep)
-      plan "$name" joint_l16 --topology=v5e:16x16 --sweep --fsdp=1,16 \
+      plan "$name" joint_l16 --topology=v5e:16x16 --sweep --fsdp=16,32 \
         --remat=dots,full --batch_size=16384 ;;
     *)
       echo "unknown plan '$name'; known: ${all[*]}" >&2
