@@ -89,8 +89,8 @@ def _row(name: str, figures: Mapping[str, Any]) -> list[str]:
     number("flops_per_sec", 1e9, 1),
     f"{mfu:.0%}" if mfu else "-",
     number("compile_secs", digits=1),
-    number("temp_bytes", 2**20),
-    number("rss_growth_bytes", 2**20),
+    number("temp_bytes", 2.0**20),
+    number("rss_growth_bytes", 2.0**20),
     number("params", 1e6, 1),
     losses(figures),
   ]
