@@ -5,7 +5,7 @@ python experiments/performance/decoding.py [TOKENS [REPEATS]]
 Captions of a picture of 64 patches by an encoder and a text decoder of four
 layers and 256 channels each, greedy, none of them ending early. For 1 and 16
 rows: the time to the first token (encoder, prompt and one token) and tokens a
-second after it, of all rows together, as median, least and most. Without a
+second of all whole texts together, as median, least and most. Without a
 cache the picture is encoded once too, but each token costs a pass over all.
 How fast a config of yours decodes: `mmjax bench generate --config=C`.
 """

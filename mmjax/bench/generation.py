@@ -146,8 +146,9 @@ def figures(
 ) -> dict[str, dict[str, float]]:
   """Of samples of `number` texts of `tokens` tokens: median and spread."""
   first = [a for a, _ in samples]
-  # The whole text less its first token, which was timed by itself.
-  rates = [number * (tokens - 1) / max(b - a, 1e-9) for a, b in samples]
+  # Of whole texts: less the first token's time, small models' noise would be
+  # all that is left.
+  rates = [number * tokens / whole for _, whole in samples]
   return {"first_token_secs": _spread(first), "tokens_per_sec": _spread(rates)}
 
 
@@ -182,7 +183,7 @@ def describe(found: Mapping[str, Any]) -> str:
     f"{found['devices']} x {found['device']}; decoder {found['decoder']!r}, "
     f"{found['strategy']}: {found['tokens']} tokens after a prompt of up to "
     f"{found['prompt_tokens']}; median (least to most)",
-    f"{'texts at a time':>15}  {'first token, ms':>24}  {'tokens/s':>28}",
+    f"{'texts at a time':>15}  {'first token, ms':>24}  {'tokens/s, all':>28}",
   ]
   for row in found["rows"]:
     first = _text(row["first_token_secs"], 1000, ".1f")

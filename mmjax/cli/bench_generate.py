@@ -3,9 +3,9 @@
   mmjax bench generate --config=configs/finetune/caption.py
   mmjax bench generate --config=C --rows=1,8 --tokens=24 --json=speed.json
 
-Time to the first token (inputs placed, encoders, prompt, one token) and tokens
-a second after it, of all texts together. Weights are random: they make no
-difference.
+Time to the first token (inputs placed, encoders, prompt, one token), and tokens
+a second of all texts together, from beginning to end. Weights are random: they
+make no difference.
 """
 
 import json
