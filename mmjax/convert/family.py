@@ -11,22 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmjax.convert import mapping, tensors
-from mmjax.convert.transforms import Flat, Matrix, Transform
 from mmjax.core import errors
 
 ABSENT = object()  # In place of a value: there is none.
 LABEL = "label"  # The part that is a head of classes.
 LABELS = "heads_label/logits/bias"
-# Their names of activations -> ours.
-ACTIVATIONS = {
-  "gelu": "gelu",
-  "gelu_new": "gelu_tanh",
-  "gelu_pytorch_tanh": "gelu_tanh",
-  "relu": "relu",
-  "silu": "silu",
-}
-# Logit of tokens that a model got with its tokenizer and never learned.
-NEVER = -1e4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,130 +248,6 @@ class Family:
     }
 
 
-def key(ours: str, theirs: str, **rest: Any) -> Key:
-  """A key on both sides."""
-  return Key(ours, theirs, **rest)
-
-
-def ours(path: str, value: Any, **rest: Any) -> Key:
-  """A key of ours that has to have this value."""
-  return Key(path, value=value, **rest)
-
-
-def theirs(name: str, value: Any, **rest: Any) -> Key:
-  """A key of theirs that has to have this value, if it is there."""
-  return Key(theirs=name, value=value, **rest)
-
-
-def size(encoder: str) -> tuple[Key, ...]:
-  """The size of a transformer with the usual names."""
-  return (
-    key(f"{encoder}.size.embed_dim", "hidden_size"),
-    key(f"{encoder}.size.num_layers", "num_hidden_layers"),
-    key(f"{encoder}.size.num_heads", "num_attention_heads"),
-    key(f"{encoder}.size.mlp_dim", "intermediate_size"),
-  )
-
-
-def stack(path: str, norm_position: str) -> tuple[Key, ...]:
-  """What parameters don't show of a stack of the usual blocks."""
-  return (
-    ours(f"{path}.norm", "layer_norm"),
-    ours(f"{path}.norm_position", norm_position),
-    ours(f"{path}.scan", False),
-  )
-
-
-def vit(path: str) -> tuple[Key, ...]:
-  """The usual picture encoder, whose class token is what is pooled."""
-  return (
-    ours(f"{path}.name", "vit"),
-    ours(f"{path}.stem", "patch"),
-    ours(f"{path}.positions", "learned"),
-    # Without a token for hidden patches: of those there are none.
-    ours(f"{path}.hidden", "drop"),
-    ours(f"{path}.pool", "cls"),
-    ours(f"{path}.pool_tanh", True, when="pooler"),
-    *stack(f"{path}.stack", "pre"),
-    *features("image"),
-  )
-
-
-def features(modality: str) -> tuple[Key, ...]:
-  """The objective that needs no labels."""
-  return (
-    ours("objectives.features.name", "features"),
-    ours("objectives.features.modality", modality),
-  )
-
-
-def activation(
-  path: str, name: str, default: Any = ABSENT, when: str = ""
-) -> Key:
-  """The name of an activation."""
-  reverse = {a: b for b, a in reversed(ACTIVATIONS.items())}
-  return Key(
-    path,
-    name,
-    default=default,
-    into=lambda value: _named(value, ACTIVATIONS),
-    back=lambda value: _named(value, reverse),
-    when=when,
-  )
-
-
-def linear(ours: str, theirs: str, num_in: int = 1) -> list[mapping.Rule]:
-  """A projection with a bias, named as in torch."""
-  return [
-    mapping.rule(f"{ours}/kernel", f"{theirs}.weight", Matrix(num_in)),
-    mapping.rule(f"{ours}/bias", f"{theirs}.bias", Flat()),
-  ]
-
-
-def norm(ours: str, theirs: str) -> list[mapping.Rule]:
-  """A LayerNorm, named as in torch."""
-  return [
-    mapping.rule(f"{ours}/scale", f"{theirs}.weight"),
-    mapping.rule(f"{ours}/bias", f"{theirs}.bias"),
-  ]
-
-
-# Parts of our block by the words of `block`.
-PARTS = {
-  "attention_norm": "attention_norm",
-  "query": "attention/query",
-  "key": "attention/key",
-  "value": "attention/value",
-  "out": "attention/out",
-  "mlp_norm": "mlp_norm",
-  "hidden": "mlp/hidden",
-  "mlp_out": "mlp/out",
-}
-
-
-def block(ours: str, theirs: str, **names: str) -> list[mapping.Rule]:
-  """A block named as in torch: what each of `PARTS` is called there."""
-  rules = []
-  for part, name in names.items():
-    path, other = f"{ours}/{PARTS[part]}", f"{theirs}.{name}"
-    if part.endswith("_norm"):
-      rules += norm(path, other)
-    else:
-      rules += linear(path, other, num_in=2 if part == "out" else 1)
-  return rules
-
-
-def merged(
-  block: str, weight: str, bias: str, how: Transform, bias_how: Transform
-) -> list[mapping.Rule]:
-  """Queries, keys and values in one kernel, and in one bias."""
-  names = ("query", "key", "value")
-  return [
-    mapping.rule([f"{block}/{n}/kernel" for n in names], weight, how),
-    mapping.rule([f"{block}/{n}/bias" for n in names], bias, bias_how),
-  ]
-
-
 def _read_key(key, config):
   """Fills in a default, and checks what is fixed."""
   value = config.get(key.theirs)
@@ -411,9 +276,3 @@ def _look_up(root, path):
 
 def _plain(value):
   return list(value) if isinstance(value, (tuple, list)) else value
-
-
-def _named(name, table):
-  if name not in table:
-    raise errors.unknown("activation of config.json", name, table)
-  return table[name]

@@ -1,6 +1,7 @@
 """BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), MiniLM and the like."""
 
-from mmjax.convert import family as f
+from mmjax.convert import lines
+from mmjax.convert.family import Family
 from mmjax.convert.mapping import Copy, Ignored, rule
 from mmjax.convert.transforms import Rows
 
@@ -26,52 +27,54 @@ def _complete(source, has):
 def _keys(skip):
   """`skip`: rows of positions before the first, which nobody reads."""
   return (
-    f.ours(f"{TEXT}.name", "text"),
-    *f.size(TEXT),
-    f.ours(f"{TEXT}.causal", False),
-    f.ours(f"{TEXT}.positions", "learned"),
-    f.key(
+    lines.ours(f"{TEXT}.name", "text"),
+    *lines.size(TEXT),
+    lines.ours(f"{TEXT}.causal", False),
+    lines.ours(f"{TEXT}.positions", "learned"),
+    lines.key(
       f"{TEXT}.max_tokens",
       "max_position_embeddings",
       default=512 + skip,
       into=lambda rows: rows - skip,
       back=lambda tokens: tokens + skip,
     ),
-    f.key("model.vocab_size", "vocab_size"),
-    f.key(f"{TEXT}.num_segments", "type_vocab_size", default=2),
-    f.key(f"{TEXT}.embedding_norm_epsilon", "layer_norm_eps", **EPSILON),
-    f.key(f"{TEXT}.embedding_dropout_rate", "hidden_dropout_prob", **DROP),
-    *f.stack(f"{TEXT}.stack", "post"),
-    f.activation(f"{TEXT}.stack.activation", "hidden_act", "gelu"),
-    f.key(f"{TEXT}.stack.norm_epsilon", "layer_norm_eps", **EPSILON),
-    f.key(f"{TEXT}.stack.dropout_rate", "hidden_dropout_prob", **DROP),
-    f.ours(f"{TEXT}.pool", "first", when="pooler|label"),
-    f.ours(f"{TEXT}.pool_tanh", True, when="pooler|label"),
-    *f.features("text"),
-    f.ours("objectives.mlm.name", "masked_lm", when="mlm"),
-    f.ours("objectives.mlm.given", (), when="mlm"),
-    f.ours("objectives.mlm.tied", True, when="mlm"),
-    f.activation("objectives.mlm.head_activation", "hidden_act", "gelu", "mlm"),
-    f.key("objectives.mlm.head_norm_epsilon", "layer_norm_eps", when="mlm"),
-    f.ours("data.text.mask.rate", 0.15, when="mlm"),
-    f.key(
+    lines.key("model.vocab_size", "vocab_size"),
+    lines.key(f"{TEXT}.num_segments", "type_vocab_size", default=2),
+    lines.key(f"{TEXT}.embedding_norm_epsilon", "layer_norm_eps", **EPSILON),
+    lines.key(f"{TEXT}.embedding_dropout_rate", "hidden_dropout_prob", **DROP),
+    *lines.stack(f"{TEXT}.stack", "post"),
+    lines.activation(f"{TEXT}.stack.activation", "hidden_act", "gelu"),
+    lines.key(f"{TEXT}.stack.norm_epsilon", "layer_norm_eps", **EPSILON),
+    lines.key(f"{TEXT}.stack.dropout_rate", "hidden_dropout_prob", **DROP),
+    lines.ours(f"{TEXT}.pool", "first", when="pooler|label"),
+    lines.ours(f"{TEXT}.pool_tanh", True, when="pooler|label"),
+    *lines.features("text"),
+    lines.ours("objectives.mlm.name", "masked_lm", when="mlm"),
+    lines.ours("objectives.mlm.given", (), when="mlm"),
+    lines.ours("objectives.mlm.tied", True, when="mlm"),
+    lines.activation(
+      "objectives.mlm.head_activation", "hidden_act", "gelu", "mlm"
+    ),
+    lines.key("objectives.mlm.head_norm_epsilon", "layer_norm_eps", when="mlm"),
+    lines.ours("data.text.mask.rate", 0.15, when="mlm"),
+    lines.key(
       "data.text.max_tokens",
       "max_seq_length",
       default=lambda config: config["max_position_embeddings"] - skip,
     ),
-    f.theirs("position_embedding_type", "absolute"),
-    f.theirs("is_decoder", False),
-    f.theirs("add_cross_attention", False),
-    f.theirs("attention_probs_dropout_prob", 0.0, checked=False),
+    lines.theirs("position_embedding_type", "absolute"),
+    lines.theirs("is_decoder", False),
+    lines.theirs("add_cross_attention", False),
+    lines.theirs("attention_probs_dropout_prob", 0.0, checked=False),
     # Of RoBERTa, positions begin after its id.
-    f.theirs("pad_token_id", 1 if skip else 0, checked=bool(skip)),
+    lines.theirs("pad_token_id", 1 if skip else 0, checked=bool(skip)),
   )
 
 
 def _rules(skip, dense, layer_norm, head):
   """The rules; the last three are names of what predicts hidden tokens."""
   words = lambda c: Rows(used=c["vocab_size"])  # noqa: E731
-  bias = lambda c: Rows(used=c["vocab_size"], fill=f.NEVER)  # noqa: E731
+  bias = lambda c: Rows(used=c["vocab_size"], fill=lines.NEVER)  # noqa: E731
   return (
     rule(f"{STEM}/tokens/table", TABLE, words),
     rule(
@@ -82,8 +85,8 @@ def _rules(skip, dense, layer_norm, head):
     rule(
       f"{STEM}/segments/table", "{p}embeddings.token_type_embeddings.weight"
     ),
-    f.norm(f"{STEM}/norm", "{p}embeddings.LayerNorm"),
-    f.block(
+    lines.norm(f"{STEM}/norm", "{p}embeddings.LayerNorm"),
+    lines.block(
       BLOCK,
       LAYER,
       query="attention.self.query",
@@ -95,8 +98,8 @@ def _rules(skip, dense, layer_norm, head):
       mlp_out="output.dense",
       mlp_norm="output.LayerNorm",
     ),
-    ("mlm", f.linear("heads_mlm/hidden", dense)),
-    ("mlm", f.norm("heads_mlm/norm", layer_norm)),
+    ("mlm", lines.linear("heads_mlm/hidden", dense)),
+    ("mlm", lines.norm("heads_mlm/norm", layer_norm)),
     ("mlm", rule("heads_mlm/bias", f"{head}.bias", bias)),
     ("mlm", Copy(f"{head}.decoder.weight", TABLE)),
     ("mlm", Copy(f"{head}.decoder.bias", f"{head}.bias")),
@@ -114,13 +117,13 @@ def _parts(mlm, label):
 
 
 _TRANSFORM, _HEAD = "cls.predictions.transform", "cls.predictions"
-BERT = f.Family(
+BERT = Family(
   name="bert",
   keys=_keys(0),
   rules=(
     *_rules(0, f"{_TRANSFORM}.dense", f"{_TRANSFORM}.LayerNorm", _HEAD),
-    ("pooler", f.linear(TANH, "{p}pooler.dense")),
-    ("label", f.linear(LOGITS, "classifier")),
+    ("pooler", lines.linear(TANH, "{p}pooler.dense")),
+    ("label", lines.linear(LOGITS, "classifier")),
     NSP,
   ),
   parts=_parts(f"{_TRANSFORM}.dense", "classifier"),
@@ -134,14 +137,14 @@ BERT = f.Family(
   },
   complete=_complete,
 )
-ROBERTA = f.Family(
+ROBERTA = Family(
   name="roberta",
   keys=_keys(2),
   rules=(
     *_rules(2, "lm_head.dense", "lm_head.layer_norm", "lm_head"),
-    ("pooler !label", f.linear(TANH, "{p}pooler.dense")),
-    ("label", f.linear(TANH, "classifier.dense")),
-    ("label", f.linear(LOGITS, "classifier.out_proj")),
+    ("pooler !label", lines.linear(TANH, "{p}pooler.dense")),
+    ("label", lines.linear(TANH, "classifier.dense")),
+    ("label", lines.linear(LOGITS, "classifier.out_proj")),
   ),
   parts=_parts("lm_head.dense", "classifier.out_proj"),
   num_layers="num_hidden_layers",

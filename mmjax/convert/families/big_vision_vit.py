@@ -1,7 +1,8 @@
 """ViT as big_vision and AugReg (Steiner et al. 2021) save it, npz of Flax."""
 
-from mmjax.convert import family as f
-from mmjax.convert.families.vit import BLOCK, HALF, IMAGE, OURS
+from mmjax.convert import lines
+from mmjax.convert.families.vit import BLOCK, IMAGE, OURS
+from mmjax.convert.family import Family
 from mmjax.convert.mapping import Ignored, rule
 from mmjax.convert.transforms import Patches, WithClass
 
@@ -33,6 +34,8 @@ def _complete(source, has):
     num_hidden_layers=len(blocks),
     patch_size=side,
     image_size=side * round(cells**0.5),
+    image_mean=lines.HALF,
+    image_std=lines.HALF,
   )
 
 
@@ -45,19 +48,15 @@ def _norm(ours, theirs):
   return [rule(f"{ours}/{x}", f"{theirs}/{x}") for x in ("scale", "bias")]
 
 
-FAMILY = f.Family(
+FAMILY = Family(
   name="big_vision_vit",
   keys=(
-    *f.vit(IMAGE),
-    *f.size(IMAGE),
-    f.key(f"{IMAGE}.image_size", "image_size"),
-    f.key(f"{IMAGE}.patch_size", "patch_size"),
-    f.ours(f"{IMAGE}.pixel_mean", tuple(HALF)),
-    f.ours(f"{IMAGE}.pixel_std", tuple(HALF)),
+    *lines.vit(IMAGE),
+    *lines.size(IMAGE),
+    *lines.pixels(IMAGE),
     # As Flax had it by default: the approximation.
-    f.ours(f"{IMAGE}.stack.activation", "gelu_tanh"),
-    f.ours(f"{IMAGE}.stack.norm_epsilon", 1e-6),
-    f.key("data.image.size", "image_size"),
+    lines.ours(f"{IMAGE}.stack.activation", "gelu_tanh"),
+    lines.ours(f"{IMAGE}.stack.norm_epsilon", 1e-6),
   ),
   rules=(
     rule(

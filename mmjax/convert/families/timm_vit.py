@@ -1,7 +1,8 @@
 """ViT as timm has it: one kernel for queries, keys and values."""
 
-from mmjax.convert import family as f
-from mmjax.convert.families.vit import BLOCK, HALF, IMAGE, OURS
+from mmjax.convert import lines
+from mmjax.convert.families.vit import BLOCK, IMAGE, OURS
+from mmjax.convert.family import Family
 from mmjax.convert.mapping import rule
 from mmjax.convert.transforms import Flat, Matrix, Merged, Patches, WithClass
 from mmjax.core import errors
@@ -29,23 +30,19 @@ def _complete(source, has):
     num_attention_heads=source.config.get("num_heads", width // HEAD_DIM),
     patch_size=side,
     image_size=side * round(cells**0.5),
-    image_mean=said.get("mean", HALF),
-    image_std=said.get("std", HALF),
+    image_mean=said.get("mean", lines.HALF),
+    image_std=said.get("std", lines.HALF),
   )
 
 
-FAMILY = f.Family(
+FAMILY = Family(
   name="timm_vit",
   keys=(
-    *f.vit(IMAGE),
-    *f.size(IMAGE),
-    f.key(f"{IMAGE}.image_size", "image_size"),
-    f.key(f"{IMAGE}.patch_size", "patch_size"),
-    f.key(f"{IMAGE}.pixel_mean", "image_mean", into=tuple, back=list),
-    f.key(f"{IMAGE}.pixel_std", "image_std", into=tuple, back=list),
-    f.ours(f"{IMAGE}.stack.activation", "gelu"),
-    f.ours(f"{IMAGE}.stack.norm_epsilon", 1e-6),
-    f.key("data.image.size", "image_size"),
+    *lines.vit(IMAGE),
+    *lines.size(IMAGE),
+    *lines.pixels(IMAGE),
+    lines.ours(f"{IMAGE}.stack.activation", "gelu"),
+    lines.ours(f"{IMAGE}.stack.norm_epsilon", 1e-6),
   ),
   rules=(
     rule(
@@ -55,14 +52,14 @@ FAMILY = f.Family(
     ),
     rule(f"{OURS}/stem/patches/kernel", "patch_embed.proj.weight", Patches()),
     rule(f"{OURS}/stem/patches/bias", "patch_embed.proj.bias"),
-    f.merged(
+    lines.merged(
       f"{BLOCK}/attention",
       f"{LAYER}.attn.qkv.weight",
       f"{LAYER}.attn.qkv.bias",
       Merged(0, Matrix()),
       Merged(0, Flat()),
     ),
-    f.block(
+    lines.block(
       BLOCK,
       LAYER,
       attention_norm="norm1",
@@ -71,8 +68,8 @@ FAMILY = f.Family(
       hidden="mlp.fc1",
       mlp_out="mlp.fc2",
     ),
-    f.norm(f"{OURS}/stack/norm", "norm"),
-    ("label", f.linear("heads_label/logits", "head")),
+    lines.norm(f"{OURS}/stack/norm", "norm"),
+    ("label", lines.linear("heads_label/logits", "head")),
   ),
   parts={"label": ("head.weight", "heads_label/logits/kernel")},
   num_layers="num_hidden_layers",

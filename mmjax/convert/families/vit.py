@@ -1,56 +1,28 @@
 """ViT (Dosovitskiy et al. 2021) as transformers has it."""
 
-from mmjax.convert import family as f
+from mmjax.convert import lines
+from mmjax.convert.family import Family
 from mmjax.convert.mapping import Ignored, rule
 from mmjax.convert.transforms import Patches, WithClass
 
 IMAGE, OURS = "model.encoders.image", "encoders_image"
 BLOCK, LAYER = f"{OURS}/stack/layer_{{i:02d}}", "{p}encoder.layer.{i}"
-HALF = [0.5, 0.5, 0.5]
 
-
-def _complete(source, has):
-  """How pixels are normalised stands in a file of its own."""
-  said = source.beside.get("preprocessor_config.json", {})
-  return {
-    "image_mean": said.get("image_mean", HALF),
-    "image_std": said.get("image_std", HALF),
-  }
-
-
-def _files(config):
-  side = config["image_size"]
-  return {
-    "preprocessor_config.json": dict(
-      image_processor_type="ViTImageProcessor",
-      do_resize=True,
-      size=dict(height=side, width=side),
-      do_rescale=True,
-      rescale_factor=1 / 255,
-      do_normalize=True,
-      image_mean=config["image_mean"],
-      image_std=config["image_std"],
-    )
-  }
-
-
-FAMILY = f.Family(
+FAMILY = Family(
   name="vit",
   keys=(
-    *f.vit(IMAGE),
-    *f.size(IMAGE),
-    f.key(f"{IMAGE}.image_size", "image_size", default=224),
-    f.key(f"{IMAGE}.patch_size", "patch_size", default=16),
-    f.key(f"{IMAGE}.pixel_mean", "image_mean", into=tuple, back=list),
-    f.key(f"{IMAGE}.pixel_std", "image_std", into=tuple, back=list),
-    f.activation(f"{IMAGE}.stack.activation", "hidden_act", "gelu"),
-    f.key(f"{IMAGE}.stack.norm_epsilon", "layer_norm_eps", default=1e-12),
-    f.key(f"{IMAGE}.stack.dropout_rate", "hidden_dropout_prob", default=0.0),
-    f.key("data.image.size", "image_size"),
-    f.theirs("num_channels", 3),
-    f.theirs("qkv_bias", True),
-    f.theirs("pooler_act", "tanh"),
-    f.theirs("attention_probs_dropout_prob", 0.0, checked=False),
+    *lines.vit(IMAGE),
+    *lines.size(IMAGE),
+    *lines.pixels(IMAGE, image_size=224, patch_size=16),
+    lines.activation(f"{IMAGE}.stack.activation", "hidden_act", "gelu"),
+    lines.key(f"{IMAGE}.stack.norm_epsilon", "layer_norm_eps", default=1e-12),
+    lines.key(
+      f"{IMAGE}.stack.dropout_rate", "hidden_dropout_prob", default=0.0
+    ),
+    lines.theirs("num_channels", 3),
+    lines.theirs("qkv_bias", True),
+    lines.theirs("pooler_act", "tanh"),
+    lines.theirs("attention_probs_dropout_prob", 0.0, checked=False),
   ),
   rules=(
     rule(
@@ -68,7 +40,7 @@ FAMILY = f.Family(
       "{p}embeddings.patch_embeddings.projection.bias",
     ),
     Ignored(r"{p}embeddings\.mask_token", "hides patches while pretraining"),
-    f.block(
+    lines.block(
       BLOCK,
       LAYER,
       attention_norm="layernorm_before",
@@ -80,9 +52,9 @@ FAMILY = f.Family(
       hidden="intermediate.dense",
       mlp_out="output.dense",
     ),
-    f.norm(f"{OURS}/stack/norm", "{p}layernorm"),
-    ("pooler", f.linear(f"{OURS}/pooling/projection", "{p}pooler.dense")),
-    ("label", f.linear("heads_label/logits", "classifier")),
+    lines.norm(f"{OURS}/stack/norm", "{p}layernorm"),
+    ("pooler", lines.linear(f"{OURS}/pooling/projection", "{p}pooler.dense")),
+    ("label", lines.linear("heads_label/logits", "classifier")),
   ),
   parts={
     "pooler": ("{p}pooler.dense.weight", f"{OURS}/pooling/projection/kernel"),
@@ -92,6 +64,6 @@ FAMILY = f.Family(
   heads=("label",),
   prefix="vit.",
   architectures={"": "ViTModel", "label": "ViTForImageClassification"},
-  complete=_complete,
-  files=_files,
+  complete=lines.complete_pixels,
+  files=lines.pixel_file("ViTImageProcessor"),
 )
