@@ -16,6 +16,7 @@ from mmjax.core import errors
 ABSENT = object()  # In place of a value: there is none.
 LABEL = "label"  # The part that is a head of classes.
 LABELS = "heads_label/logits/bias"
+TOWER = "_config"  # How names of the configs of towers end.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Key:
 class Found:
   """Which model of a family this is.
 
-  `config` is theirs; `has` the names of its parts; `prefix` stands before the
-  names of the backbone's tensors.
+  `config` is theirs, with that of a tower under names such as
+  "text_config.hidden_size"; `has` the names of its parts; `prefix` stands
+  before the names of the backbone's tensors.
   """
 
   config: Mapping[str, Any]
@@ -81,7 +83,8 @@ class Family:
   # A rule whose names have `{i}` counts for each layer. `{p}` is the prefix.
   # Those within `When` count for models with that part.
   rules: Sequence[Any]
-  num_layers: str  # Key of their config.
+  # Key of their config; of several stacks, by how our names of it begin.
+  num_layers: str | Mapping[str, str]
   # Their tensor and our parameter that tell whether a part is there.
   parts: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
   heads: tuple[str, ...] = ()  # Parts that stand beside the backbone,
@@ -114,7 +117,7 @@ class Family:
       for part, (theirs, _) in self.parts.items()
     }
     has = {part for part, name in names.items() if name in source.specs}
-    config = dict(source.config)
+    config = _flat(source.config)
     if self.complete is not None:
       config.update(self.complete(source, has))
     found = Found({}, frozenset(has), prefix)
@@ -147,7 +150,6 @@ class Family:
   def found_rules(self, found: Found) -> list[mapping.AnyRule]:
     """The rules that count for a model, with its names in place."""
     out: list[mapping.AnyRule] = []
-    count = found.config[self.num_layers]
     for item in self.rules:
       when, rules = item if isinstance(item, tuple) else ("", item)
       if not found.holds(when):
@@ -156,8 +158,15 @@ class Family:
       rules = [mapping.placed(r, found.prefix, found.config) for r in rules]
       for r in rules:
         layered = isinstance(r, mapping.Rule) and "{i" in "".join(r.ours)
-        out += mapping.layers(count, [r]) if layered else [r]
+        out += mapping.layers(self._layers(found, r), [r]) if layered else [r]
     return out
+
+  def _layers(self, found, rule):
+    """Of the stack that a rule is about."""
+    name = self.num_layers
+    if not isinstance(name, str):
+      name = next(k for p, k in name.items() if rule.ours[0].startswith(p))
+    return found.config[name]
 
   def origin(
     self,
@@ -180,6 +189,7 @@ class Family:
     prefix = self.prefix if has & set(self.heads) else ""
     found = Found({}, has, prefix, shapes.get(LABELS, (0,))[-1])
     root = {**config, "objectives": self._objectives(config)}
+    recorded = _flat(recorded)
     theirs, problems = {}, []
     for key in self.keys:
       if not found.holds(key.when):
@@ -204,15 +214,16 @@ class Family:
       raise errors.UserError(
         f"This model is no {self.name}: {'; '.join(problems)}."
       )
-    if theirs.get("vocab_size", 0) > recorded.get("vocab_size", 2**63):
-      theirs["vocab_size"] = recorded["vocab_size"]
+    for name in ("vocab_size", "text_config.vocab_size"):
+      if theirs.get(name, 0) > recorded.get(name, 2**63):
+        theirs[name] = recorded[name]
     config = self._dressed({**recorded, **theirs}, found)
     return dataclasses.replace(found, config=config)
 
   def beside(self, found: Found) -> dict[str, Any]:
     """Files of a model but its weights, by name, as JSON has them."""
     more = self.files(found.config) if self.files else {}
-    return {"config.json": dict(found.config), **more}
+    return {"config.json": _nested(found.config), **more}
 
   def _dressed(self, config, found):
     """What transformers wants to see besides."""
@@ -263,6 +274,29 @@ def _read_key(key, config):
       raise errors.UserError(f"config.json lacks {key.theirs!r}.")
     default = key.default
     config[key.theirs] = default(config) if callable(default) else default
+
+
+def _flat(config):
+  """Configs of towers among the rest: "text_config.hidden_size"."""
+  flat = {}
+  for name, value in config.items():
+    if name.endswith(TOWER) and isinstance(value, Mapping):
+      flat |= {f"{name}.{k}": v for k, v in value.items()}
+    else:
+      flat[name] = value
+  return flat
+
+
+def _nested(flat):
+  """The inverse."""
+  config: dict[str, Any] = {}
+  for name, value in flat.items():
+    tower, dot, key = name.partition(".")
+    if dot and tower.endswith(TOWER):
+      config.setdefault(tower, {})[key] = value
+    else:
+      config[name] = value
+  return config
 
 
 def _look_up(root, path):
