@@ -1,8 +1,11 @@
 """All pairs of a batch, a tile at a time: never the whole matrix anywhere.
 
 Each device keeps its rows, and the columns travel from device to device, once
-round the ring. The devices are those that a batch is split over where this is
-traced (`train.predict.placement`); without a mesh there is one.
+round the ring. Of a mesh of several axes each has a ring of its own, within
+those before it: the first axis, which may join slices by a slow network, is
+crossed once for each of its members. The devices are those that a batch is
+split over where this is traced (`train.predict.placement`); without a mesh
+there is one.
 """
 
 import math
@@ -54,17 +57,17 @@ def fold_pairs(
     return _tiles(visit, rows, columns, of_rows, of_columns, shared, chunk)
 
   def local(rows, columns, of_rows, of_columns, shared):
-    def turn(carry, _):
-      columns, of_rows, of_columns = carry
+    def meet(travelling, of_rows):
+      columns, of_columns = travelling
       of_rows, of_columns = _tiles(
         visit, rows, columns, of_rows, of_columns, shared, chunk
       )
-      columns, of_columns = _pass_on((columns, of_columns), names)
-      return (columns, of_rows, of_columns), None
+      return (columns, of_columns), of_rows
 
-    start = (columns, of_rows, of_columns)
-    (_, *found), _ = jax.lax.scan(turn, start, length=_ways(names))
-    return tuple(found)
+    (_, of_columns), of_rows = _go_round(
+      meet, (columns, of_columns), of_rows, names
+    )
+    return of_rows, of_columns
 
   split = P(names)
   return jax.shard_map(
@@ -83,30 +86,41 @@ def take(tree: Tree, index: Int[Array, " b"]) -> Tree:
     return jax.tree.map(lambda x: x[index], tree)
 
   def local(tree, index, place):
-    def pick(share, place):
+    def meet(travelling, picked):
+      share, place = travelling
       at = index - place[0]
       here = (at >= 0) & (at < _size(share))
       at = jnp.where(here, at, 0)
-      return here, jax.tree.map(lambda x: x[at], share)
-
-    def turn(carry, _):
-      travelling, picked = carry
-      travelling = _pass_on(travelling, names)
-      here, new = pick(*travelling)
       picked = jax.tree.map(
-        lambda n, p: jnp.where(_like(here, n), n, p), new, picked
+        lambda x, p: jnp.where(_like(here, p), x[at], p), share, picked
       )
-      return (travelling, picked), None
+      return travelling, picked
 
-    start = ((tree, place), pick(tree, place)[1])
-    (_, picked), _ = jax.lax.scan(turn, start, length=_ways(names) - 1)
-    return picked
+    # Of the same shape, and all of it replaced.
+    start = jax.tree.map(lambda x: x[jnp.zeros_like(index)], tree)
+    return _go_round(meet, (tree, place), start, names)[1]
 
   split = P(names)
   place = jnp.arange(_size(index), dtype=index.dtype)
   return jax.shard_map(local, in_specs=(split, split, split), out_specs=split)(
     tree, index, place
   )
+
+
+def _go_round(meet, travelling, staying, names):
+  """Each share that travels meets each that stays, and comes home.
+
+  `meet(travelling, staying)` returns both anew.
+  """
+  if not names:
+    return meet(travelling, staying)
+  first, rest = names[0], names[1:]
+
+  def turn(carry, _):
+    travelling, staying = _go_round(meet, *carry, rest)
+    return (_pass_on(travelling, first), staying), None
+
+  return jax.lax.scan(turn, (travelling, staying), length=_ways((first,)))[0]
 
 
 def _tiles(visit, rows, columns, of_rows, of_columns, shared, chunk):
@@ -153,11 +167,11 @@ def _ways(names):
   return math.prod(mesh.shape[name] for name in names)
 
 
-def _pass_on(tree, names):
-  """To the next device of the ring."""
-  ways = _ways(names)
+def _pass_on(tree, name):
+  """To the next device along a mesh axis."""
+  ways = _ways((name,))
   ring = [(i, (i + 1) % ways) for i in range(ways)]
-  return jax.tree.map(lambda x: jax.lax.ppermute(x, names, ring), tree)
+  return jax.tree.map(lambda x: jax.lax.ppermute(x, name, ring), tree)
 
 
 def _size(tree):

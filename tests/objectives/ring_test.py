@@ -1,4 +1,7 @@
+import collections
+
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,3 +62,40 @@ def test_a_batch_that_does_not_divide_is_on_every_device():
   with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
     got = jax.jit(ring.take)(x, jnp.asarray([5, 0, 1, 2, 3, 4]))
   np.testing.assert_array_equal(got, np.roll(x, 1))
+
+
+def _passes(jaxpr, times=1):
+  """How often arrays go to the next device, by mesh axis."""
+  found = collections.Counter()
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name == "ppermute":
+      found[eqn.params["axis_name"]] += times
+    again = eqn.params.get("length", 1)
+    for inner in jax.extend.core.jaxprs_in_params(eqn.params):
+      found += _passes(inner, times * again)
+  return found
+
+
+def test_the_first_axis_is_crossed_once_for_each_of_its_members():
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshShape(replica=2, fsdp=4))
+  rules = ((axes.ACT_BATCH, mesh_lib.BATCH_AXES),)
+  x = jnp.arange(16.0)
+
+  def visit(rows, columns, of_rows, of_columns, shared):
+    del shared
+    return (
+      of_rows + jnp.sum(columns),
+      of_columns + jnp.sum(rows) * columns,
+    )
+
+  def fold(x):
+    return ring.fold_pairs(visit, x, x, jnp.zeros_like(x), x, ())
+
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
+    of_rows, of_columns = jax.jit(fold)(x)
+    jaxpr = jax.make_jaxpr(fold)(x)
+  np.testing.assert_allclose(of_rows, np.full(16, 120.0))
+  np.testing.assert_allclose(of_columns, 121.0 * np.arange(16))
+  # Two arrays travel, columns and what is known of them.
+  passes = _passes(jaxpr.jaxpr)
+  assert passes == {("replica",): 2 * 2, ("fsdp",): 2 * 4 * 2}
