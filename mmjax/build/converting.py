@@ -144,7 +144,7 @@ def export_weights(
     )
   if name not in writable():
     raise errors.unknown("family to write", name, writable())
-  params, kind = _params(workdir, step), FAMILIES[name]
+  params, kind = read_params(workdir, step), FAMILIES[name]
   same = recorded if recorded.get("family") == name else {}
   found = kind.origin(
     config_lib.plain(config),
@@ -153,7 +153,7 @@ def export_weights(
   )
   rules, asked = kind.found_rules(found), same.get("dtypes", {})
   specs = {
-    n: tensors.Spec(x.shape, _dtype(x, dtype, asked.get(n, "F32")))
+    n: tensors.Spec(x.shape, stored_dtype(x, dtype, asked.get(n, "F32")))
     for n, x in mapping.back(rules, params)
   }
   arrays = (
@@ -164,7 +164,7 @@ def export_weights(
   for file, content in kind.beside(found).items():
     (out / file).write_text(json.dumps(content, indent=2) + "\n")
   tensors.write(out / tensors.SINGLE, specs, arrays)
-  notes = _export_tokenizer(workdir, out)
+  notes = export_tokenizer(workdir, out)
   rows = [
     mapping.Row(n, f"{s.dtype} {s.shape}", "", "", "") for n, s in specs.items()
   ]
@@ -177,7 +177,7 @@ def export_file(workdir: Path, step: str, out: Path) -> Report:
   """Writes all parameters of a run under their own names, in float32."""
   if out.exists():
     raise errors.UserError(f"{out} is there; name another file as --to.")
-  params = _params(workdir, step)
+  params = read_params(workdir, step)
   specs = {
     n: tensors.Spec(x.shape, tensors.NAMES[x.dtype]) for n, x in params.items()
   }
@@ -202,7 +202,8 @@ def read_record(workdir: Path) -> dict[str, Any]:
   return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _params(workdir, step):
+def read_params(workdir: Path, step: str) -> dict[str, np.ndarray]:
+  """The parameters of a checkpoint, by name."""
   saved = checkpoints.open_checkpoints(workdir)
   try:
     params, _ = saved.restore_params(checkpoints.which(step))
@@ -234,7 +235,7 @@ def _config(
     dict(
       stage="convert",
       # A stand-in for data of the user's own.
-      data=dict(sections["data"], source="synthetic"),
+      data={"source": "synthetic", **sections["data"]},
       model=dict(sections["model"], precision="float32"),
       tasks=dict(main=dict(objectives=sections["objectives"])),
       train=dict(batch_size=8),
@@ -266,7 +267,7 @@ def _beside(path: Path) -> str:
   return str(folder) if any((folder / n).is_file() for n in names) else ""
 
 
-def _dtype(array: np.ndarray, asked: str, before: str) -> str:
+def stored_dtype(array: np.ndarray, asked: str, before: str) -> str:
   """What a tensor is written as."""
   if asked != "auto":
     return {"float32": "F32", "bfloat16": "BF16"}[asked]
@@ -275,7 +276,7 @@ def _dtype(array: np.ndarray, asked: str, before: str) -> str:
   return before if np.array_equal(narrow.astype(np.float32), array) else "F32"
 
 
-def _export_tokenizer(workdir: Path, out: Path) -> tuple[str, ...]:
+def export_tokenizer(workdir: Path, out: Path) -> tuple[str, ...]:
   """Copies the tokenizer without what only mmjax reads of it."""
   path = workdir / workdirs.TOKENIZER_FILE
   if not path.is_file():

@@ -23,11 +23,13 @@ from mmjax.core.interfaces import Params
 from mmjax.data import pipeline
 from mmjax.data import tokenizer as tokenizer_lib
 from mmjax.data.transforms import Transform, conversation
+from mmjax.models.encoders.text import TextStem
 from mmjax.models.layers import norm, pooling
 from mmjax.sharding import mesh as mesh_lib
 from mmjax.train import predict
 
 POOLS = ("shared", "pooled", "mean", "first", "tokens")
+SHORTEST = 16  # Tokens, to which texts are padded at least.
 
 Fields = Mapping[str, np.ndarray]  # Of one example.
 
@@ -115,13 +117,7 @@ class Embedder:
 
   def offered(self, modality: str) -> list[str]:
     """Pools whose parameters the model has learned for a modality."""
-    encoder = self._model.encoders[modality]
-    learns = _kind(encoder) == "map" or getattr(encoder, "pool_tanh", False)
-    lacking = {
-      "shared": not self._has(f"shared_space/projections_{modality}/"),
-      "pooled": learns and not self._has(f"encoders_{modality}/pooling/"),
-    }
-    return [pool for pool in POOLS if not lacking.get(pool)]
+    return pools(modality, self._model.encoders[modality], self._names)
 
   def check(self, modalities: Iterable[str]) -> None:
     """Checks that these can be embedded.
@@ -181,12 +177,47 @@ class Embedder:
     missing = self.batch_size - len(rows)  # Compiled for one size.
     filled = [*rows, *[rows[-1]] * missing]
     batch = {name: np.stack([r[name] for r in filled]) for name in rows[0]}
+    batch = self._cut(modality, batch)
     function = self._functions[modality]
     made = self._predict(self._variables, function, batch)
     return {modality + k: v[: len(rows)] for k, v in made.items()}
 
+  def _cut(self, modality, batch):
+    """Texts without most of their padding: to one of a few lengths.
+
+    Each is a power of two, and a program of its own.
+    """
+    mask = batch.get(f"{modality}_mask")
+    stem = getattr(self._model.encoders[modality], "stem", None)
+    if not isinstance(stem, TextStem) or stem.attend_padding or mask is None:
+      return batch
+    if self.pool == "tokens":  # All are asked for.
+      return batch
+    _, transform = self._sources[modality]
+    longest = np.flatnonzero(mask.any(axis=0)).max(initial=0) + 1
+    width = max(SHORTEST, 1 << int(longest - 1).bit_length())
+    specs = transform.specs()
+    return {
+      name: x[:, :width] if specs[name].axes == "t" else x
+      for name, x in batch.items()
+    }
+
   def _has(self, start):
     return any(name.startswith(start) for name in self._names)
+
+
+def pools(modality: str, encoder: Any, params: Iterable[str]) -> list[str]:
+  """Those whose parameters, by their names, the model has learned."""
+
+  def has(start):
+    return any(name.startswith(start) for name in params)
+
+  learns = _kind(encoder) == "map" or getattr(encoder, "pool_tanh", False)
+  lacking = {
+    "shared": not has(f"shared_space/projections_{modality}/"),
+    "pooled": learns and not has(f"encoders_{modality}/pooling/"),
+  }
+  return [pool for pool in POOLS if not lacking.get(pool)]
 
 
 def _kind(encoder):

@@ -86,6 +86,7 @@ def load(
     dropped=settings.dropped,
     only=settings.only,
     resize=settings.resize,
+    resize_method=settings.resize_method,
     inflate=settings.inflate,
   )
   fresh = dict(variables["params"])

@@ -81,9 +81,7 @@ def assemble(
   asked = shared_space_options(objectives)
   if group.shared_scale:
     asked["init_scale"] = group.shared_scale
-  space = group.shared_dim and SharedSpace(
-    group.shared_dim, tuple(sorted(encoders)), precision=policy, **asked
-  )
+  space = make_space(group, tuple(sorted(encoders)), policy, asked)
   info = dataclasses.replace(
     model_info(encoders, fusion, facts),
     teacher=taught,
@@ -97,7 +95,7 @@ def assemble(
   model = MultimodalModel(
     encoders,
     fusion,
-    space or None,
+    space,
     heads,
     tokenizer or None,
     decoders,
@@ -173,14 +171,31 @@ def make_teacher(
   facts = teacher_lib.joint_facts(config, facts)
   encoders, fusion = make_towers("model.teacher", group, facts)
   info = model_info(encoders, fusion, facts)
-  space = group.shared_dim and SharedSpace(
-    group.shared_dim,
-    tuple(sorted(config.model.encoders)),
-    precision=facts["precision"],
+  space = make_space(
+    group, tuple(sorted(config.model.encoders)), facts["precision"], {}
   )
   asking = {k: v for k, v in objectives.items() if hasattr(v, "teacher_heads")}
   heads = make_heads(asking, info, facts, "teacher_heads")
-  return MultimodalModel(encoders, fusion, space or None, heads), info
+  return MultimodalModel(encoders, fusion, space, heads), info
+
+
+def make_space(
+  group: settings_lib.ModelSettings,
+  modalities: tuple[str, ...],
+  policy: precision.Precision,
+  asked: Mapping[str, float],
+) -> SharedSpace | None:
+  """The shared space, if there is one; `asked` by objectives."""
+  if not group.shared_dim:
+    return None
+  return SharedSpace(
+    group.shared_dim,
+    modalities,
+    max_scale=group.shared_max_scale,
+    kinds=dict(group.shared_projections),
+    precision=policy,
+    **asked,
+  )
 
 
 def make_tokenizer(

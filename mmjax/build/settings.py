@@ -108,6 +108,7 @@ class InitSettings:
   # Patterns of position tables of other sizes, see `finetune.resize`; for
   # grids that are not square (pattern, "8x4", "16x4").
   resize: tuple[Any, ...] = ()
+  resize_method: str = "linear"  # See `finetune.resize.METHODS`.
   # How a picture's encoder becomes a clip's, see `finetune.inflate.KINDS`.
   inflate: str = ""
   # File of `mmjax weights lora`, put on top; merged into the kernels if the
@@ -170,6 +171,13 @@ class ModelSettings:
   # What its similarities are first multiplied by; 0 = as objectives ask for,
   # 1 / 0.07 if they don't.
   shared_scale: float = 0.0
+  # The largest that it may become; 0 = no limit (and none below), as in SigLIP.
+  shared_max_scale: float = 100.0
+  # By modality, how it gets there: "linear" (the default), "affine" (with a
+  # bias), or "none": its features have that many channels.
+  shared_projections: Mapping[str, str] = dataclasses.field(
+    default_factory=dict
+  )
   # Rows of token tables and logits; 0 = as the tokenizer has tokens. What is
   # more stands for none: a multiple of 128 suits matrix units.
   vocab_size: int = 0

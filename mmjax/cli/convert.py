@@ -4,6 +4,7 @@ r"""Makes a workdir of released weights, and released weights of a workdir.
   mmjax convert --from=big_vision:S_16.npz --to=runs/vit_s16
   mmjax convert --from=runs/mine --to=hf:mine/
   mmjax convert --from=runs/mine --to=safetensors:mine.safetensors
+  mmjax convert --from=runs/mine --to=stablehlo:mine/
 
 `hf:` is a folder with config.json and safetensors (of transformers or timm),
 or such a file beside its config.json. Nothing is downloaded, and nothing is
@@ -19,20 +20,28 @@ from mmjax.cli.arguments import Flag
 from mmjax.core import errors
 
 SOURCES = ("hf", "big_vision")
-TARGETS = ("hf", "safetensors")
+TARGETS = ("hf", "safetensors", "stablehlo")
 FLAGS = (
   Flag("from", "", "hf:DIR, big_vision:F.npz, or a workdir", required=True),
-  Flag("to", "", "a workdir, hf:DIR, or safetensors:FILE", required=True),
+  Flag(
+    "to",
+    "",
+    "a workdir, hf:DIR, safetensors:FILE or stablehlo:DIR",
+    required=True,
+  ),
   Flag("family", "", "name of the family; default: recognised"),
   Flag("tokenizer", "", "file, or starter; default: beside the weights"),
   Flag("step", "latest", "checkpoint to export: latest, best or a step"),
   Flag("dtype", "auto", "to export: auto (as they came), float32, bfloat16"),
+  Flag("outputs", "", "of stablehlo: names of programs, a,b; default: all"),
+  Flag("params", "beside", "of stablehlo: beside the programs, or inside"),
 )
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the verb."""
-  flags = arguments.parse(__doc__, FLAGS, argv)
+  rest, overrides = arguments.split_overrides(argv)
+  flags = arguments.parse(__doc__, FLAGS, rest)
   source, start = _split("from", flags["from"].value, SOURCES)
   target, end = _split("to", flags.to, TARGETS)
   if bool(source) == bool(target):
@@ -46,17 +55,21 @@ def main(argv: Sequence[str]) -> int:
       raise errors.UserError(
         f"--{name} is for {'exports' if source else 'imports'} only."
       )
+  if target != "stablehlo":
+    given = [f"--{n}" for n in ("outputs", "params") if flags[n].present]
+    for name in (*given, *overrides):
+      raise errors.UserError(f"{name} is for --to=stablehlo:DIR only.")
   from mmjax.cli import backend
 
   backend.set_up()
   arguments.ready_for_grain()
-  report = _run(flags, source, target, start, end)
+  report = _run(flags, source, target, start, end, overrides)
   _show(report, flags.to)
   return 0
 
 
-def _run(flags, source, target, start, end):
-  from mmjax.build import converting
+def _run(flags, source, target, start, end, overrides):
+  from mmjax.build import converting, stablehlo
 
   if source:
     return converting.import_weights(
@@ -64,7 +77,17 @@ def _run(flags, source, target, start, end):
     )
   if target == "safetensors":
     return converting.export_file(start, flags.step, end)
-  config = arguments.load_saved(start, [])
+  config = arguments.load_saved(start, overrides)
+  if target == "stablehlo":
+    return stablehlo.export(
+      config,
+      start,
+      flags.step,
+      end,
+      outputs=[n.strip() for n in flags.outputs.split(",") if n.strip()],
+      params=flags.params,
+      dtype=flags.dtype,
+    )
   return converting.export_weights(
     config, start, flags.step, end, family=flags.family, dtype=flags.dtype
   )

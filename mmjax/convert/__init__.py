@@ -12,6 +12,7 @@ from mmjax.convert.families import (
   gpt2,
   timm_vit,
   vit,
+  whisper,
 )
 from mmjax.convert.family import Family
 
@@ -22,4 +23,5 @@ FAMILIES: dict[str, Family] = {
   "roberta": bert.ROBERTA,
   "timm_vit": timm_vit.FAMILY,
   "vit": vit.FAMILY,
+  "whisper": whisper.FAMILY,
 }

@@ -34,7 +34,9 @@ class Key:
   into: Callable[[Any], Any] = lambda value: value  # Ours of theirs.
   back: Callable[[Any], Any] = lambda value: value  # Theirs of ours.
   when: str = ""  # Parts, see `Found.holds`.
-  checked: bool = True  # No: theirs may have another value, which is not used.
+  # No: what is fixed may have another value, theirs since it is not used, ours
+  # since nothing of theirs depends on it.
+  checked: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +210,7 @@ class Family:
         made = key.back(value)
         if theirs.setdefault(key.theirs, made) != made:
           problems.append(f"{key.ours}={value!r} contradicts another key")
-      elif _plain(value) != _plain(key.value):
+      elif key.checked and _plain(value) != _plain(key.value):
         problems.append(f"{key.ours}={value!r}, expected {key.value!r}")
     if problems:
       raise errors.UserError(

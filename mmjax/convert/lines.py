@@ -1,6 +1,6 @@
 """Lines that the tables of many families have."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmjax.convert import mapping
@@ -13,6 +13,7 @@ ACTIVATIONS = {
   "gelu": "gelu",
   "gelu_new": "gelu_tanh",
   "gelu_pytorch_tanh": "gelu_tanh",
+  "quick_gelu": "quick_gelu",
   "relu": "relu",
   "silu": "silu",
 }
@@ -46,10 +47,32 @@ SIZE = dict(
 )
 
 
-def size(path: str, **names: str) -> tuple[Key, ...]:
-  """The size of a transformer; `names`: those of theirs that are not `SIZE`."""
+def size(path: str, tower: str = "", **names: str) -> tuple[Key, ...]:
+  """The size of a transformer.
+
+  Args:
+    path: of ours.
+    tower: whose config it stands in, as "text_config.".
+    **names: those of theirs that are not `SIZE`.
+  """
   every = {**SIZE, **names}.items()
-  return tuple(key(f"{path}.size.{a}", b) for a, b in every)
+  return tuple(key(f"{path}.size.{a}", f"{tower}{b}") for a, b in every)
+
+
+def filled(
+  source: Source, defaults: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+  """What configs of towers leave out since it is the default; for `complete`.
+
+  `defaults` by tower ("text_config"), or "" for the config itself.
+  """
+  return {
+    f"{tower}.{name}" if tower else name: value
+    for tower, known in defaults.items()
+    for given in [source.config.get(tower, {}) if tower else source.config]
+    for name, value in known.items()
+    if given.get(name) is None
+  }
 
 
 def stack(path: str, norm_position: str) -> tuple[Key, ...]:
@@ -61,7 +84,7 @@ def stack(path: str, norm_position: str) -> tuple[Key, ...]:
   )
 
 
-def vit(path: str) -> tuple[Key, ...]:
+def vit(path: str, pool: str = "cls") -> tuple[Key, ...]:
   """The usual picture encoder, whose class token is what is pooled."""
   return (
     ours(f"{path}.name", "vit"),
@@ -69,36 +92,50 @@ def vit(path: str) -> tuple[Key, ...]:
     ours(f"{path}.positions", "learned"),
     # Without a token for hidden patches: of those there are none.
     ours(f"{path}.hidden", "drop"),
-    ours(f"{path}.pool", "cls"),
+    ours(f"{path}.pool", pool),
     ours(f"{path}.pool_tanh", True, when="pooler"),
     *stack(f"{path}.stack", "pre"),
     *features("image"),
   )
 
 
-def pixels(path: str, **defaults: Any) -> tuple[Key, ...]:
+def pixels(path: str, tower: str = "", **defaults: Any) -> tuple[Key, ...]:
   """The size of pictures, and how `complete_pixels` found them normalised."""
   size = {k: dict(default=v) for k, v in defaults.items()}
   return (
-    key(f"{path}.image_size", "image_size", **size.get("image_size", {})),
-    key(f"{path}.patch_size", "patch_size", **size.get("patch_size", {})),
+    key(
+      f"{path}.image_size", f"{tower}image_size", **size.get("image_size", {})
+    ),
+    key(
+      f"{path}.patch_size", f"{tower}patch_size", **size.get("patch_size", {})
+    ),
     key(f"{path}.pixel_mean", "image_mean", into=tuple, back=list),
     key(f"{path}.pixel_std", "image_std", into=tuple, back=list),
-    key("data.image.size", "image_size"),
+    key("data.image.size", f"{tower}image_size"),
   )
 
 
-def complete_pixels(source: Source, has: set[str]) -> dict[str, Any]:
+def complete_pixels(
+  source: Source,
+  has: set[str],
+  mean: Sequence[float] = HALF,
+  std: Sequence[float] = HALF,
+) -> dict[str, Any]:
   """How pixels are normalised stands in a file of its own."""
   said = source.beside.get(PREPROCESSOR, {})
-  return {name: said.get(name, HALF) for name in ("image_mean", "image_std")}
+  return {
+    "image_mean": said.get("image_mean", list(mean)),
+    "image_std": said.get("image_std", list(std)),
+  }
 
 
-def pixel_file(kind: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def pixel_file(
+  kind: str, tower: str = ""
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
   """That file, of an image processor of `transformers`."""
 
   def files(config):
-    side = config["image_size"]
+    side = config[f"{tower}image_size"]
     return {
       PREPROCESSOR: dict(
         image_processor_type=kind,

@@ -181,7 +181,7 @@ class Coverage:
             f"{_joined(r.their_names)} makes {name} of shape {array.shape}, "
             f"the model has {shape}. Does the config belong to these weights?"
           )
-        yield name, np.ascontiguousarray(array)
+        yield name, np.asarray(array, order="C")  # May have no axes.
 
   def table(self) -> list[Row]:
     """A line for each rule, those of layers together, then what is left."""

@@ -120,6 +120,22 @@ class Patches:
 
 
 @dataclasses.dataclass(frozen=True)
+class Windows:
+  """The kernel of a convolution over time: theirs `d c w`, ours `(w c) d`."""
+
+  width: int
+
+  def into(self, theirs, shapes):
+    if theirs[0].ndim != 3 or theirs[0].shape[2] != self.width:
+      raise _misfit(theirs[0], shapes[0])
+    return [_shaped(theirs[0].transpose(2, 1, 0), shapes[0])]
+
+  def back(self, ours):
+    kernel = ours[0].reshape(self.width, -1, ours[0].shape[1])  # w c d
+    return [kernel.transpose(2, 1, 0)]
+
+
+@dataclasses.dataclass(frozen=True)
 class Rows:
   """Rows of a table: theirs has some first that nobody reads, ours more last.
 
@@ -153,7 +169,7 @@ class WithClass:
   """Theirs: a class token and positions, its own first; ours adds these two.
 
   Theirs `1 1 d` and `1 1+n d`, ours `1 1 d` and `n d`. The sum comes back as
-  the token, with a position of zero. `lead` is False where positions are
+  the token, with a position of zero. `lead` is False where theirs are `d` and
   `1+n d`.
   """
 
@@ -168,7 +184,7 @@ class WithClass:
   def back(self, ours):
     token, positions = ours
     positions = np.concatenate([_zeros(1, positions), positions])
-    return [token, positions[None] if self.lead else positions]
+    return [token, positions[None]] if self.lead else [token[0, 0], positions]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,9 @@ their share of the whole. Sources: Dosovitskiy et al. 2021 (arXiv:2010.11929),
 do it bilinearly, as here. Half-pixel centres, and antialiasing where the grid
 shrinks (`jax.image.resize`): where it grows, a resized table holds what
 `models.layers.places` reads from the old one.
+
+Other ways (`METHODS`) are those of released models, which learned, or are used,
+with them.
 """
 
 import math
@@ -19,6 +22,14 @@ from jaxtyping import Float
 from mmjax.core import errors
 
 TABLE = "positions/table"
+METHODS = (
+  "linear",
+  "cubic",  # With antialiasing too, as DINOv2 with registers.
+  # Without, a sharper kernel, and edges repeated: torch's "bicubic", as ViT,
+  # BEiT, MAE and DINOv2 of transformers.
+  "cubic_sharp",
+)
+SHARP = -0.75  # Of that kernel; that of "cubic" has -0.5.
 Grid = tuple[int, ...]
 
 
@@ -93,14 +104,38 @@ def grids(
 
 
 def resize(
-  table: Float[np.ndarray, "n d"], old: Grid, new: Grid
+  table: Float[np.ndarray, "n d"], old: Grid, new: Grid, method: str = "linear"
 ) -> Float[np.ndarray, "m d"]:
-  """Resamples a table of a grid, axis by axis, linearly with antialiasing."""
+  """Resamples a table of a grid, axis by axis.
+
+  Raises:
+    UserError: `method` is not of `METHODS`.
+  """
+  if method not in METHODS:
+    raise errors.unknown("init.resize_method", method, METHODS)
   dim = table.shape[1]
-  cells = jax.image.resize(
-    table.reshape(*old, dim).astype(np.float32), (*new, dim), "linear"
-  )
+  cells = table.reshape(*old, dim).astype(np.float32)
+  if method == "cubic_sharp":
+    for axis, (size, wanted) in enumerate(zip(old, new, strict=True)):
+      weights = _sharp(size, wanted)  # wanted size
+      cells = np.moveaxis(np.tensordot(weights, cells, (1, axis)), 0, axis)
+  else:
+    cells = jax.image.resize(cells, (*new, dim), method)
   return np.asarray(cells).reshape(-1, dim).astype(table.dtype)
+
+
+def _sharp(size, wanted):
+  """Shares of cells along an axis: Keys 1981, eq. 4, with `SHARP` as a."""
+  places = (np.arange(wanted) + 0.5) * size / wanted - 0.5
+  weights = np.zeros((wanted, size))
+  for tap in (-1, 0, 1, 2):
+    cell = np.floor(places).astype(int) + tap
+    t, a = np.abs(places - cell), SHARP
+    near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+    far = a * (t**3 - 5 * t**2 + 8 * t - 4)
+    share = np.where(t <= 1, near, far)
+    weights[np.arange(wanted), np.clip(cell, 0, size - 1)] += share
+  return weights
 
 
 def describe(grid: Grid) -> str:

@@ -73,6 +73,7 @@ def load_partial(
   dropped: Sequence[str] = (),
   only: Sequence[str] = (),
   resize: Sequence[Any] = (),
+  resize_method: str = "linear",
   inflate: str = "",
 ) -> tuple[dict[str, Any], LoadReport]:
   r"""Fills a tree with the arrays of another one.
@@ -94,6 +95,7 @@ def load_partial(
     resize: patterns of model names: tables of learned positions among them
       are resized where the checkpoint's have other grids, see
       `finetune.resize`.
+    resize_method: how, see `finetune.resize.METHODS`.
     inflate: how linear maps of patches become those of tubelets, where the
       model's are longer, see `finetune.inflate`; "" = not at all.
 
@@ -119,7 +121,7 @@ def load_partial(
   extra = [s for n, s in names.items() if n not in target]
   loaded = {n: names[n] for n in target if n in names and not is_new[n]}
   arrays = {n: source[s] for n, s in loaded.items()}
-  changed = _resize(arrays, target, resize)
+  changed = _resize(arrays, target, resize, resize_method)
   changed |= _inflate(arrays, target, inflate) if inflate else {}
   _check(target, arrays, missing, extra)
   flat = {
@@ -170,7 +172,7 @@ def _apply(rules, name):
   return name
 
 
-def _resize(arrays, target, entries):
+def _resize(arrays, target, entries, method):
   """Replaces tables of positions of other grids; says what was done."""
   changed = {}
   tables = [n for n in target if resize_lib.is_table(n)]
@@ -182,7 +184,8 @@ def _resize(arrays, target, entries):
       if shape == wanted or shape[1:] != wanted[1:] or name in changed:
         continue  # Fits, or `_check` tells that its width does not.
       old, new = resize_lib.grids(name, shape[0], wanted[0], *given)
-      arrays[name] = resize_lib.resize(np.asarray(arrays[name]), old, new)
+      table = np.asarray(arrays[name])
+      arrays[name] = resize_lib.resize(table, old, new, method)
       changed[name] = (
         f"resized {resize_lib.describe(old)} -> {resize_lib.describe(new)}"
       )

@@ -31,6 +31,7 @@ class VisionTokenPrediction:
   image: str = "image"  # Field to predict: pictures, clips or recordings.
   given: tuple[str, ...] = ("text",)  # Modalities it may look at.
   head: str = "vtp"
+  head_kind: str = "token"  # Or "linear", as BEiT has it.
   # The encoder sees what the tokenizer makes of the visible codes, as it does
   # where pictures are made code by code (`code_logits`); needs a tokenizer
   # that decodes to pixels. False: it sees the picture itself.
@@ -102,7 +103,7 @@ class VisionTokenPrediction:
         "config.model.visual_tokenizer, config.model.tokenizers."
         f"{self.image}, or config.data.codes."
       )
-    return {self.head: {"name": "token", "num_classes": num_codes}}
+    return {self.head: {"name": self.head_kind, "num_classes": num_codes}}
 
   def chance(self, info, batch_size):
     """Ln K: every code of the codebook is as likely."""

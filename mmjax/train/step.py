@@ -101,7 +101,8 @@ class TrainStep:
     for a branch.
     """
 
-    def update(old):
+    @jax.jit  # So that both ways below trace it once.
+    def update(grads, old):
       trained, opt_state, ema = old
       updates, opt_state = self.optimizer.update(grads, opt_state, trained)
       trained = optax.apply_updates(trained, updates)
@@ -109,15 +110,15 @@ class TrainStep:
         ema = update_ema(ema, trained, self.ema_decay)
       return trained, opt_state, ema
 
-    def choose(old):
+    def choose(grads, old):
       return jax.tree.map(
-        lambda a, b: jnp.where(finite, a, b), update(old), old
+        lambda a, b: jnp.where(finite, a, b), update(grads, old), old
       )
 
-    def branch(old):
-      return jax.lax.cond(finite, update, lambda old: old, old)
+    def branch(grads, old):
+      return jax.lax.cond(finite, update, lambda _, old: old, grads, old)
 
-    return jax.lax.platform_dependent(old, cpu=branch, default=choose)
+    return jax.lax.platform_dependent(grads, old, cpu=branch, default=choose)
 
   def conflict(
     self, state: TrainState, batches: Batches

@@ -1,11 +1,14 @@
 """Small random models of `transformers`, to be compared with ours."""
 
+import copy
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -67,21 +70,52 @@ class Pair:
       variables, *args, method=method, **kwargs
     )
 
+  def loss(
+    self, objective: str, batch: Mapping[str, Any], **changes: Any
+  ) -> Callable[[Any], Any]:
+    """An objective of ours, with `changes`, as a function of parameters."""
+    from mmjax.objectives.forward_once import ForwardOnce
+
+    parts = self.ours.experiment.parts
+    found = dataclasses.replace(
+      parts.objectives[objective].objective, **changes
+    )
+
+    def loss(params):
+      def call(method, *args, key, **kwargs):
+        del key
+        return parts.model.apply(
+          {"params": params}, *args, method=method, **kwargs
+        )
+
+      apply = ForwardOnce(call, batch, train=False)
+      term, _ = found(apply, batch, rng=jax.random.key(0), train=False)
+      return term.total / term.weight
+
+    return loss
+
 
 @pytest.fixture(scope="session")
 def pair(library, tmp_path_factory):
-  """`pair(class name, config name, **sizes)`: a `Pair` of random weights."""
+  """`pair(class name, config name, **sizes)`: a `Pair` of random weights.
+
+  `values` are those of parameters that are not to be random.
+  """
   from mmjax.build import converting
 
   torch, transformers = library.torch, library.transformers
 
-  def make(name: str, config: str, **sizes: Any) -> Pair:
+  def make(
+    name: str, config: str, *, values: Mapping[str, float] = {}, **sizes: Any
+  ) -> Pair:
     torch.manual_seed(0)
     settings = getattr(transformers, config)(**sizes)
     model = getattr(transformers, name)(settings).eval()
     with torch.no_grad():
-      for parameter in model.parameters():
+      for called, parameter in model.named_parameters():
         parameter.copy_(0.3 * torch.randn_like(parameter))
+        if called in values:
+          parameter.fill_(values[called])
     folder = tmp_path_factory.mktemp(name)
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
@@ -126,6 +160,73 @@ def close():
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * scale)
 
   return check
+
+
+@pytest.fixture(scope="session")
+def close_gradients(tmp_path_factory):
+  """`close_gradients(pair, loss, ours)`: both losses and all gradients agree.
+
+  `loss` is a tensor of theirs, `ours` a function of our parameters, such as
+  `Pair.loss` makes. Their gradients are saved in place of their weights and
+  read by the family's rules, which are linear. A gradient may be off by 1e-4
+  of its largest number; where it is 0 but for rounding (of a bias of keys),
+  of a thousandth of the largest of all. Returns the largest such share.
+  """
+  from mmjax.core import trees
+
+  def check(pair: Pair, loss: Any, ours: Callable[[Any], Any]) -> float:
+    value, got = jax.jit(jax.value_and_grad(ours))(pair.ours.params)
+    np.testing.assert_allclose(value, loss.item(), rtol=1e-4)
+    pair.theirs.zero_grad()
+    loss.backward()
+    expected = _their_gradients(pair, tmp_path_factory.mktemp("gradients"))
+    got = {n: np.asarray(x) for n, x in trees.flatten(got).items()}
+    largest = max(np.abs(x).max() for x in expected.values())
+    worst = 0.0
+    for name, gradient in expected.items():
+      scale = max(np.abs(gradient).max(), 1e-3 * largest)
+      off = np.abs(got[name] - gradient).max() / scale
+      assert off < 1e-4, f"{name}: off by {off:.1e} of {scale:.1e}"
+      worst = max(worst, float(off))
+    return worst
+
+  return check
+
+
+def _their_gradients(pair: Pair, folder: Path) -> dict[str, np.ndarray]:
+  """By the names of our parameters, without those that only ours has."""
+  from mmjax.convert import mapping, source
+  from mmjax.core import trees
+
+  with pair.torch.no_grad():
+    saved = copy.deepcopy(pair.theirs)
+    both = zip(saved.parameters(), pair.theirs.parameters(), strict=True)
+    for parameter, theirs in both:
+      parameter.zero_()
+      if theirs.grad is not None:
+        parameter.copy_(theirs.grad)
+  saved.save_pretrained(folder)
+  opened, files = source.open_source(folder)
+  kind = source.family_of(opened, pair.ours.record["family"])
+  rules = kind.found_rules(kind.find(opened))
+  shapes = {n: x.shape for n, x in trees.flatten(pair.ours.params).items()}
+  made = {}
+  for rule in rules:
+    if isinstance(rule, mapping.Rule) and rule.theirs:
+      made |= _rule_gradients(rule, files.read, shapes)
+  return made
+
+
+def _rule_gradients(rule, read, shapes):
+  from mmjax.convert.transforms import Rows, WithClass
+
+  how, arrays = rule.how, [read(name) for name in rule.their_names]
+  if isinstance(how, WithClass):  # Ours is a sum: its gradient is that of each.
+    arrays[0] = np.zeros_like(arrays[0])
+  if isinstance(how, Rows):  # Rows that only ours has are given to no one.
+    how = dataclasses.replace(how, fill=0.0)
+  made = how.into(arrays, [shapes[name] for name in rule.our_names])
+  return dict(zip(rule.our_names, made, strict=True))
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ class PatchDecoder(nn.Module):
   grid: tuple[int, ...] = ()  # Of the content tokens; see `Restore`.
   options: StackOptions = StackOptions()
   precision: precision_lib.Precision = precision_lib.FLOAT32
+  everywhere: bool = False  # See `Restore`.
 
   @nn.compact
   def __call__(self, sequence: Sequence, *, train: bool) -> Sequence:
@@ -45,7 +46,8 @@ class PatchDecoder(nn.Module):
     )(sequence.x)
     sequence = sequence.replace(x=x)
     if sequence.positions is not None:
-      sequence = Restore(self.grid, name="restore")(sequence)
+      restore = Restore(self.grid, self.everywhere, name="restore")
+      sequence = restore(sequence)
     stack = Stack(
       self.size.num_layers,
       self.size.num_heads,
@@ -62,6 +64,7 @@ def patches(
   *,
   size: str | Mapping[str, Any] = "",
   grid: tuple[int, ...] | None = None,
+  everywhere: bool = False,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> PatchDecoder:
@@ -70,6 +73,8 @@ def patches(
   Args:
     size: see `variants.resolve`; "" = `LIGHT`.
     grid: of the tokens, as the data's mask counts them.
+    everywhere: the embeddings of positions are added to all tokens, not to
+      those alone that the encoder dropped.
     stack: see `StackOptions`.
     precision: see `core.precision`.
   """
@@ -78,4 +83,5 @@ def patches(
     tuple(grid or ()),
     stack_options(stack),
     precision,
+    everywhere,
   )

@@ -110,6 +110,8 @@ class AudioStem(nn.Module):
   positions: str = "learned"  # See `layers.positions.KINDS`.
   augment: SpecAugmentOptions = OFF
   precision: precision_lib.Precision = precision_lib.FLOAT32
+  # False: the silence after a recording is part of it, as Whisper has it.
+  mask_padding: bool = True
 
   def grid(self, num_samples: int) -> tuple[int, int]:
     """Tokens along time and frequency of so long a recording."""
@@ -133,6 +135,9 @@ class AudioStem(nn.Module):
     grid = self.grid(inputs.shape[1])
     n = grid[0] * grid[1]
     mask = jnp.ones(inputs.shape, bool) if mask is None else mask
+    if not self.mask_padding:
+      inputs = jnp.where(mask, inputs, 0.0)
+      mask = jnp.ones(inputs.shape, bool)
     frame_mask = self.log_mel.frame_mask(mask)  # b f
     mels = self.log_mel(inputs, mask)
     if train and self.augment.active:
@@ -249,6 +254,7 @@ def audio(
   registers: int = 0,
   hidden: str = "replace",
   log_mel: LogMelOptions | Mapping[str, Any] = WHISPER,
+  mask_padding: bool = True,
   spec_augment: SpecAugmentOptions | Mapping[str, Any] = OFF,
   audio_grid: tuple[int, int] | None = None,
   stack: StackOptions | Mapping[str, Any] = VIT,
@@ -269,6 +275,8 @@ def audio(
     registers: learned tokens besides those of the spectrogram.
     hidden: what happens to hidden tokens, "replace" or "drop".
     log_mel: see `LogMelOptions`.
+    mask_padding: what is put after a recording doesn't count. False: it is
+      silence like any other, which is attended to (Whisper).
     spec_augment: see `SpecAugmentOptions`.
     audio_grid: tokens along time and frequency as the data's mask counts
       them; None = nothing is hidden.
@@ -299,6 +307,7 @@ def audio(
     positions,
     spec_augment_lib.spec_augment_options(spec_augment),
     precision,
+    mask_padding,
   )
   if audio_grid is not None and made.grid(num_samples) != tuple(audio_grid):
     raise errors.UserError(

@@ -1,5 +1,7 @@
 """The one encoder: a stem that makes tokens, then a stack that mixes them."""
 
+import math
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
@@ -8,9 +10,11 @@ from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.core.sequence import Sequence, same
 from mmjax.models import variants
+from mmjax.models.layers.norm import norm
 from mmjax.models.layers.options import StackOptions
-from mmjax.models.layers.pooling import KINDS, Pool
+from mmjax.models.layers.pooling import KINDS, WITH_CLS, Pool
 from mmjax.models.layers.positions import rotary_angles
+from mmjax.models.layers.relative import relative
 from mmjax.models.layers.transformer import Stack
 
 
@@ -34,6 +38,9 @@ class Encoder(nn.Module):
   options: StackOptions = StackOptions()
   precision: precision_lib.Precision = precision_lib.FLOAT32
   pool_tanh: bool = False  # See `Pool`.
+  pool_norm: bool = False  # Likewise.
+  grid: tuple[int, ...] = ()  # Of the tokens, for relative positions.
+  input_norm: bool = False  # A norm before the stack too, of all tokens.
 
   def setup(self):
     if self.pool_kind not in KINDS:
@@ -52,8 +59,16 @@ class Encoder(nn.Module):
       size.mlp_dim,
       self.precision,
       self.pool_tanh,
+      self.options.norm_epsilon if self.pool_norm else 0.0,
     )
-    if self.pool_kind == "cls":
+    if self.input_norm:
+      self.first_norm = norm(
+        self.options.norm,
+        self.precision,
+        "first_norm",
+        self.options.norm_epsilon,
+      )
+    if self.pool_kind in WITH_CLS:
       self.cls = self._token("cls", 1)
     if self.registers:
       self.register_tokens = self._token("registers", self.registers)
@@ -109,7 +124,7 @@ class Encoder(nn.Module):
       sequence = sequence.replace(packed=packed)
     if self.registers:
       sequence = _prepend(self.register_tokens, sequence)
-    if self.pool_kind == "cls":
+    if self.pool_kind in WITH_CLS:
       sequence = _prepend(self.cls, sequence)
     return sequence.replace(x=self._mix(sequence, train))
 
@@ -145,16 +160,32 @@ class Encoder(nn.Module):
       mask = mask & jnp.tril(jnp.ones((n, n), bool))[None]  # b n n
     if sequence.packed is not None:
       mask = mask & same(sequence.packed)
+    x = self.first_norm(sequence.x) if self.input_norm else sequence.x
     return self.stack(
-      sequence.x, mask=mask, train=train, angles=self._angles(sequence)
+      x,
+      mask=mask,
+      train=train,
+      angles=self._angles(sequence),
+      relative=self._relative(sequence),
     )
 
   def _check_packed(self):
-    if self.pool_kind == "cls" or self.registers:
+    if self.pool_kind in WITH_CLS or self.registers:
       raise errors.UserError(
         "A row holds several examples, but the encoder adds one token for all "
         "of it: set pool to 'mean' or 'map' and registers=0."
       )
+
+  def _relative(self, sequence):
+    if self.options.relative_positions == "none" or not self.grid:
+      return None  # The stack says so where it needs them.
+    if sequence.num_content != math.prod(self.grid):
+      raise errors.UserError(
+        f"{sequence.num_content} patches; relative positions are of "
+        f"{'x'.join(map(str, self.grid))}. Set image_size of model and data "
+        "alike, and leave data.image.patches out."
+      )
+    return relative(sequence.coordinates, sequence.num_prefix, self.grid)
 
   def _angles(self, sequence):
     if not self.rotary:

@@ -30,6 +30,8 @@ class TextStem(nn.Module):
   # A norm and dropout after the sum, as in BERT; epsilon 0 = none.
   norm_epsilon: float = 0.0
   dropout_rate: float = 0.0  # Of the sum.
+  # Padding counts as any token; all texts then have `max_tokens` of them.
+  attend_padding: bool = False
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   def setup(self):
@@ -58,6 +60,12 @@ class TextStem(nn.Module):
       raise errors.UserError(
         f"text has {num_tokens} tokens, the model takes "
         f"max_tokens={self.max_tokens}."
+      )
+    if self.attend_padding and num_tokens != self.max_tokens:
+      raise errors.UserError(
+        f"text has {num_tokens} tokens; with attend_padding, which counts "
+        f"padding as tokens, it has to have max_tokens={self.max_tokens}. Set "
+        "data.text.max_tokens to that, and leave data.buckets out."
       )
     if segments is not None and not self.num_segments:
       raise errors.UserError(
@@ -88,7 +96,8 @@ class TextStem(nn.Module):
     if self.norm_epsilon:
       x = layer_norm(self.precision, "norm", self.norm_epsilon)(x)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-    mask = jnp.ones(inputs.shape, bool) if mask is None else mask
+    if mask is None or self.attend_padding:
+      mask = jnp.ones(inputs.shape, bool)
     if coordinates is None:
       coordinates = jnp.asarray(grid_coordinates((num_tokens,)))[None]
     return Sequence(
@@ -115,6 +124,7 @@ def text(
   causal: bool = False,
   pool: str = "mean",
   pool_tanh: bool = False,
+  attend_padding: bool = False,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> Encoder:
@@ -132,6 +142,8 @@ def text(
     pool: "cls" (a learned token in front), "first" (the text's own first, as
       in BERT), "mean", "map", or "last".
     pool_tanh: a projection and tanh come after, as in BERT.
+    attend_padding: padding counts as tokens do, so texts have all `max_tokens`
+      of them and pool "last" takes the very last, as in SigLIP.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 
@@ -152,6 +164,7 @@ def text(
     num_segments,
     embedding_norm_epsilon,
     embedding_dropout_rate,
+    attend_padding,
     precision,
   )
   return Encoder(

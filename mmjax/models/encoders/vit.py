@@ -98,6 +98,7 @@ class PatchStem(nn.Module):
   grid: tuple[int, int] | None = None
   # In place of `kind`: pixels -> map of features, of which a patch is a square.
   backbone: nn.Module | None = None
+  patch_bias: bool = True  # Of the linear map.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -129,6 +130,7 @@ class PatchStem(nn.Module):
     embed = Projection(
       (self.embed_dim,),
       (axes.PATCH, axes.EMBED),
+      use_bias=self.patch_bias,
       precision=self.precision,
       name="patches",
     )
@@ -260,6 +262,9 @@ def vit(
   positions: str = "learned",
   pool: str = "mean",
   pool_tanh: bool = False,
+  pool_norm: bool = False,
+  patch_bias: bool = True,
+  input_norm: bool = False,
   registers: int = 0,
   hidden: str = "replace",
   pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
@@ -279,8 +284,11 @@ def vit(
     size: see `variants.resolve`.
     stem: "patch", a linear map of each; "conv", convolutions before it.
     positions: "learned", "sincos", "rotary" (by row and column) or "none".
-    pool: "cls", "mean" or "map".
+    pool: "cls", "mean", "map" or "cls_mean".
     pool_tanh: a projection and tanh come after.
+    pool_norm: a LayerNorm comes after, before these.
+    patch_bias: the linear map of patches has a bias; CLIP's has none.
+    input_norm: a norm before the stack too, of all tokens, as in CLIP.
     registers: learned tokens besides the patches (Darcet et al. 2024).
     hidden: what happens to hidden patches, "replace" or "drop".
     pixel_mean: mean of the pictures' channels, of pixels in 0..1. With the
@@ -307,6 +315,13 @@ def vit(
   if image_size is None:
     raise errors.UserError("image_size is missing, and the data do not say.")
   size = variants.resolve(size)
+  options = stack_options(stack)
+  if image_patches is not None and options.relative_positions != "none":
+    raise errors.UserError(
+      "Relative positions are of pictures of one shape: leave "
+      "config.data.image.patches out, or set stack.relative_positions='none'."
+    )
+  grid = own_grid(image_size, patch_size, image_grid)
   return Encoder(
     PatchStem(
       patch_size,
@@ -316,14 +331,18 @@ def vit(
       pixel_std,
       stem,
       positions,
-      own_grid(image_size, patch_size, image_grid),
+      grid,
+      patch_bias=patch_bias,
       precision=precision,
     ),
     size,
     pool,
     registers,
     rotary=positions == "rotary",
-    options=stack_options(stack),
+    options=options,
     precision=precision,
     pool_tanh=pool_tanh,
+    pool_norm=pool_norm,
+    grid=grid,
+    input_norm=input_norm,
   )

@@ -17,9 +17,13 @@ class Restore(nn.Module):
   dropped; the kept tokens return to their own positions. Source: He et al.
   2022 (arXiv:2111.06377), 3, "MAE decoder". Positions are learned; with a
   `grid` they start from its sines and cosines.
+
+  Kept tokens know from the encoder where they are; with `everywhere` they too
+  get the embedding of their position, as in that paper's code.
   """
 
   grid: tuple[int, ...] = ()  # Of the content tokens.
+  everywhere: bool = False
 
   @nn.compact
   def __call__(self, sequence: Sequence) -> Sequence:
@@ -34,7 +38,10 @@ class Restore(nn.Module):
     )
     hidden = complement(visible, n)  # b n-m
     filler = (token[None, None] + table(hidden)).astype(sequence.x.dtype)
-    tokens = jnp.concatenate([sequence.content, filler], axis=1)  # b n d
+    kept = sequence.content
+    if self.everywhere:
+      kept = kept + table(visible).astype(kept.dtype)
+    tokens = jnp.concatenate([kept, filler], axis=1)  # b n d
     # tokens[order[i]] has position i: the inverse of the concatenation.
     order = jnp.argsort(jnp.concatenate([visible, hidden], axis=1), axis=1)
     content = jnp.take_along_axis(tokens, order[:, :, None], axis=1)

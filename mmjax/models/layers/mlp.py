@@ -12,6 +12,8 @@ from mmjax.models.layers.projection import Projection
 ACTIVATIONS = {
   "gelu": functools.partial(nn.gelu, approximate=False),
   "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+  # The approximation by a sigmoid (Hendrycks & Gimpel 2016, 2), as in CLIP.
+  "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
   "relu": nn.relu,
   "silu": nn.silu,
 }

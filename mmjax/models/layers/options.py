@@ -11,6 +11,7 @@ from mmjax.models.layers.mlp import ACTIVATIONS
 from mmjax.models.layers.norm import KINDS as NORMS
 
 NORM_POSITIONS = ("pre", "post")
+RELATIVE = ("none", "layer", "shared")
 # What the backward pass keeps of a block instead of computing it again.
 REMAT_POLICIES = {
   "none": None,  # Everything is kept.
@@ -38,7 +39,15 @@ class StackOptions:
   # "pre": x + f(norm(x)), and a norm after the last block; "post", as in BERT:
   # norm(x + f(x)).
   norm_position: str = "pre"
+  final_norm: bool = True  # Whether that norm comes after the last block.
   use_bias: bool = True  # In the projections of attention and feed-forward.
+  # Attention logits get a bias for each distance of patches and each head: of
+  # each layer's own ("layer"), or the same in all ("shared"). Source: BEiT (Bao
+  # et al. 2022, arXiv:2106.08254), released code. Of the encoder "vit".
+  relative_positions: str = "none"
+  # Of keys: it adds the same to all logits of a query, so changes nothing.
+  # BEiT and Whisper have none.
+  key_bias: bool = True
   # Norms of queries and keys, per head (Dehghani et al. 2023, 2.1), which
   # keeps attention logits from growing.
   qk_norm: bool = False
@@ -59,6 +68,7 @@ class StackOptions:
       ("activation", self.activation, ACTIVATIONS),
       ("norm", self.norm, NORMS),
       ("norm position", self.norm_position, NORM_POSITIONS),
+      ("relative positions", self.relative_positions, RELATIVE),
       ("remat policy", self.remat, REMAT_POLICIES),
     ):
       if value not in known:

@@ -12,7 +12,8 @@ from mmjax.models.layers.mlp import Mlp
 from mmjax.models.layers.norm import layer_norm
 from mmjax.models.layers.projection import Projection
 
-KINDS = ("cls", "first", "mean", "map", "last")
+KINDS = ("cls", "first", "mean", "map", "last", "cls_mean")
+WITH_CLS = ("cls", "cls_mean")  # Those of a token that the encoder adds.
 
 
 class Pool(nn.Module):
@@ -21,12 +22,14 @@ class Pool(nn.Module):
   "cls" is the learned token that the encoder puts first, "first" the first of
   the content (BERT's [CLS], which its texts bring); "last" the last that
   counts, which in a causal encoder has seen all others (Radford et al. 2021,
-  2.4).
+  2.4). "cls_mean" is "cls" and "mean" side by side (Oquab et al. 2024,
+  arXiv:2304.07193, B.3).
 
   "map" is multi-head attention pooling with one learned query, followed by a
   residual feed-forward block (Lee et al. 2019, arXiv:1810.00825; Zhai et al.
   2022, arXiv:2106.04560). With `tanh`, a projection and tanh come after any of
-  them (Devlin et al. 2019, released code).
+  them (Devlin et al. 2019, released code); with `norm_epsilon`, a LayerNorm
+  before it (BEiT, Bao et al. 2022, released code).
 
   Raises:
     UserError: unknown kind.
@@ -37,10 +40,15 @@ class Pool(nn.Module):
   mlp_dim: int = 0  # Of "map".
   precision: precision_lib.Precision = precision_lib.FLOAT32
   tanh: bool = False
+  norm_epsilon: float = 0.0  # 0 = no norm.
 
   @nn.compact
   def __call__(self, sequence: Sequence) -> Float[Array, "b d"]:
     pooled = self._pooled(sequence)
+    if self.norm_epsilon:
+      pooled = layer_norm(self.precision, "norm_after", self.norm_epsilon)(
+        pooled
+      )
     if not self.tanh:
       return pooled
     return jnp.tanh(
@@ -62,10 +70,9 @@ class Pool(nn.Module):
       last = jnp.max(jnp.where(sequence.mask, index, 0), axis=1)  # b
       return jnp.take_along_axis(sequence.x, last[:, None, None], axis=1)[:, 0]
     if self.kind == "mean":
-      weights = sequence.content_mask[:, :, None].astype(jnp.float32)
-      total = jnp.sum(sequence.content.astype(jnp.float32) * weights, axis=1)
-      mean = total / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
-      return mean.astype(sequence.x.dtype)
+      return _mean(sequence)
+    if self.kind == "cls_mean":
+      return jnp.concatenate([sequence.x[:, 0], _mean(sequence)], axis=1)
     if self.kind == "map":
       return self._attention_pool(sequence)
     raise errors.unknown("pooling", self.kind, KINDS)
@@ -87,3 +94,11 @@ class Pool(nn.Module):
     y = layer_norm(self.precision, "norm")(x)
     y = Mlp(self.mlp_dim, precision=self.precision, name="mlp")(y, train=False)
     return (x + y)[:, 0]
+
+
+def _mean(sequence):
+  """Of the content that counts."""
+  weights = sequence.content_mask[:, :, None].astype(jnp.float32)
+  total = jnp.sum(sequence.content.astype(jnp.float32) * weights, axis=1)
+  mean = total / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
+  return mean.astype(sequence.x.dtype)

@@ -12,6 +12,7 @@ from mmjax.models.layers.attention import CACHE, Attention
 from mmjax.models.layers.mlp import Mlp
 from mmjax.models.layers.options import REMAT_POLICIES, StackOptions
 from mmjax.models.layers.placement import place
+from mmjax.models.layers.relative import Relative, RelativeBias
 
 
 class DropPath(nn.Module):
@@ -67,13 +68,19 @@ class Block(nn.Module):
     context: Float[Array, "b m e"] | None = None,
     context_mask: Bool[Array, "b p m"] | None = None,
     slots: Int[Array, "b n"] | None = None,
+    relative: Relative | None = None,
+    bias: Float[Array, "#b k n s"] | None = None,
   ) -> Float[Array, "b n d"]:
     if self.self_attention:
+      if relative is not None:
+        bias = RelativeBias(self.num_heads, name="relative")(relative)
       attention = self._attention("attention")
       x = self._residual(
         "attention",
         x,
-        lambda y: attention(y, mask=mask, angles=angles, slots=slots),
+        lambda y: attention(
+          y, mask=mask, angles=angles, slots=slots, bias=bias
+        ),
         train,
       )
     if context is not None:
@@ -129,6 +136,7 @@ class Block(nn.Module):
       self.options.use_bias,
       self.options.qk_norm,
       self.precision,
+      self.options.key_bias,
       name=name,
     )
 
@@ -195,6 +203,7 @@ class Stack(nn.Module):
     context: Float[Array, "b m e"] | None = None,
     context_mask: Bool[Array, "b p m"] | None = None,
     slots: Int[Array, "b n"] | None = None,
+    relative: Relative | None = None,
   ) -> Float[Array, "b n d"]:
     """Mixes tokens.
 
@@ -207,9 +216,14 @@ class Stack(nn.Module):
       context: every layer also attends to this.
       context_mask: where in the context a token (or all, p = 1) may look.
       slots: keeps keys and values, see `Attention`.
+      relative: of the tokens, where options have relative positions.
+
+    Raises:
+      UserError: they have, and the caller does not know where tokens are.
     """
     x = x.astype(self.precision.activations)
-    inputs = (mask, train, angles, context, context_mask, slots)
+    biases = self._biases(relative)
+    inputs = (mask, train, angles, context, context_mask, slots, *biases)
     if self.options.scan:
       x = self._scanned(x, inputs)
     else:
@@ -220,11 +234,25 @@ class Stack(nn.Module):
         x = block(**self._block_fields(i, rate), name=f"layer_{i:02d}")(
           x, *inputs
         )
-    if self.options.norm_position == "post":
+    if self.options.norm_position == "post" or not self.options.final_norm:
       return x
     return norm_lib.norm(
       self.options.norm, self.precision, "norm", self.options.norm_epsilon
     )(x)
+
+  def _biases(self, relative):
+    """Of each layer's own, and of all."""
+    kind = self.options.relative_positions
+    if kind == "none":
+      return None, None
+    if relative is None:
+      raise errors.UserError(
+        f"stack.relative_positions={kind!r}: only the stack of the encoder "
+        "'vit' knows where in a grid its tokens are. Leave it 'none' elsewhere."
+      )
+    if kind == "layer":
+      return relative, None
+    return None, RelativeBias(self.num_heads, name="relative")(relative)
 
   def _scanned(self, x, inputs):
     if self.experts and 0 < self.fused_layers < self.num_layers:
