@@ -138,8 +138,11 @@ def check_peer(name: str) -> None:
   from mmjax.bench import peers
 
   known = [*peers.PEERS, LEAN]
-  if name.partition(":")[0] not in known:
+  kind, _, option = name.partition(":")
+  if kind not in known:
     raise errors.unknown("peer", name, known)
+  if kind == LEAN and option:
+    raise errors.UserError(f"The peer {LEAN!r} has no variants, got {name!r}.")
 
 
 def factory(name: str) -> Factory:

@@ -167,6 +167,7 @@ def test_datasheets_are_found_by_the_name_of_the_device(kind, flops):
     ([], "either --config=FILE, or --suite"),
     (["--config={f}", "--suite=cpu"], "either --config=FILE, or --suite"),
     (["--config={f}", "--peer=tim"], "Did you mean 'timm'"),
+    (["--config={f}", "--peer=lean:x"], "'lean' has no variants"),
     (["--config={f}", "--precision=float16"], "Unknown precision 'float16'"),
     (["--config={f}", "--rounds=0"], "rounds=0, expected at least 1"),
     (["--config={f}", "--secs=0"], "secs=0, expected more than 0"),
