@@ -36,6 +36,7 @@ class Model:
   must: float = 0.0
   goal: float = 0.0
   examples_per_sec: float = 0.0  # A goal.
+  attention: str = "cudnn"  # Of all stacks, see `StackOptions`.
 
 
 MODELS = (
@@ -44,6 +45,8 @@ MODELS = (
   Model("ViT-L/16", "vit:L", 256, 0.38, 0.50),
   Model("CLIP B/16", "siglip:B", 256, 0.33, 0.50, 3900.0),
   Model("joint L/16", JOINT, 64, 0.38, 0.50),
+  # What the kernel gains.
+  Model("ViT-B/16, XLA's attention", "vit:B", 256, attention="xla"),
 )
 # Compiled, not run: what the features of a large batch cost, kept, when it is
 # computed in parts.
@@ -136,6 +139,15 @@ def _load(address: str, batch_size: int) -> mlc.ConfigDict:
   return config
 
 
+def _set_attention(section: Mapping[str, Any], kind: str) -> None:
+  """Of each stack within a section of a config."""
+  for name, value in section.items():
+    if name == "stack":
+      value.attention = kind
+    elif isinstance(value, mlc.ConfigDict):
+      _set_attention(value, kind)
+
+
 def _compiled(name: str, config: mlc.ConfigDict) -> dict[str, Any]:
   (result,) = rounds.run(
     {name: makers.compiled(config, PRECISION)},
@@ -152,6 +164,7 @@ def _timed(model: Model, num_rounds: int, say) -> dict[str, Any]:
   peak = makers.name_of(makers.PEAK, PRECISION)
   for batch_size in (model.batch_size // part for part in (1, 2, 4)):
     config = _load(model.config, batch_size)
+    _set_attention(config.model, model.attention)
     results = rounds.run(
       {name: makers.own(config, PRECISION), peak: makers.product(PRECISION)},
       rounds=num_rounds,

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.core import axes
 from mmjax.core import precision as precision_lib
+from mmjax.models.layers import flash as flash_lib
 from mmjax.models.layers.norm import rms_norm
 from mmjax.models.layers.placement import place
 from mmjax.models.layers.positions import rotate
@@ -110,6 +111,8 @@ class Attention(nn.Module):
   qk_norm: bool = False
   precision: precision_lib.Precision = precision_lib.FLOAT32
   key_bias: bool = True  # Only with `use_bias`.
+  # By the kernel of `layers.flash`; the keys that count come first then.
+  flash: bool = False
 
   @nn.compact
   def __call__(
@@ -173,7 +176,10 @@ class Attention(nn.Module):
         at = slots if context is None else None
         key = self._keep("keys", key, at, mask.shape[-1])
         value = self._keep("values", value, at, mask.shape[-1])
-    out = dot_product_attention(query, key, value, mask, self.precision, bias)
+    if self.flash:
+      out = flash_lib.attention(query, key, value, mask)
+    else:
+      out = dot_product_attention(query, key, value, mask, self.precision, bias)
     return Projection(
       (embed_dim,),
       (axes.HEADS, axes.HEAD_DIM, axes.EMBED),

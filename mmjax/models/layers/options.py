@@ -11,6 +11,7 @@ from mmjax.models.layers.mlp import ACTIVATIONS
 from mmjax.models.layers.norm import KINDS as NORMS
 
 NORM_POSITIONS = ("pre", "post")
+ATTENTIONS = ("xla", "cudnn")
 RELATIVE = ("none", "layer", "shared")
 # What the backward pass keeps of a block instead of computing it again.
 REMAT_POLICIES = {
@@ -62,6 +63,9 @@ class StackOptions:
   # need a fraction of the memory.
   scan: bool = False
   remat: str = "none"
+  # "cudnn": one kernel (`layers.flash`) on NVIDIA's GPUs, where activations are
+  # bfloat16 and tokens see each other but for padding; elsewhere as "xla".
+  attention: str = "xla"
 
   def __post_init__(self):
     for kind, value, known in (
@@ -70,6 +74,7 @@ class StackOptions:
       ("norm position", self.norm_position, NORM_POSITIONS),
       ("relative positions", self.relative_positions, RELATIVE),
       ("remat policy", self.remat, REMAT_POLICIES),
+      ("attention", self.attention, ATTENTIONS),
     ):
       if value not in known:
         raise errors.unknown(kind, value, known)

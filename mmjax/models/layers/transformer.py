@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
+from mmjax.models.layers import flash as flash_lib
 from mmjax.models.layers import norm as norm_lib
 from mmjax.models.layers.attention import CACHE, Attention
 from mmjax.models.layers.mlp import Mlp
@@ -56,6 +57,8 @@ class Block(nn.Module):
   # The context passes a norm first: for one that comes from a pre-norm
   # stream, not from the end of a stack.
   context_norm: bool = False
+  flash: bool = False  # To itself, see `Attention`;
+  flash_context: bool = False  # and to the context.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
@@ -74,7 +77,7 @@ class Block(nn.Module):
     if self.self_attention:
       if relative is not None:
         bias = RelativeBias(self.num_heads, name="relative")(relative)
-      attention = self._attention("attention")
+      attention = self._attention("attention", self.flash)
       x = self._residual(
         "attention",
         x,
@@ -94,7 +97,7 @@ class Block(nn.Module):
   def _cross(self, x, context, mask, slots, train):
     if self.context_norm:
       context = self._norm("context_norm")(context)
-    attention = self._attention("cross_attention")
+    attention = self._attention("cross_attention", self.flash_context)
     attended = self._residual(
       "cross_attention",
       x,
@@ -130,13 +133,14 @@ class Block(nn.Module):
       self.options.norm, self.precision, name, self.options.norm_epsilon
     )
 
-  def _attention(self, name):
+  def _attention(self, name, flash):
     return Attention(
       self.num_heads,
       self.options.use_bias,
       self.options.qk_norm,
       self.precision,
       self.options.key_bias,
+      flash,
       name=name,
     )
 
@@ -223,22 +227,45 @@ class Stack(nn.Module):
     """
     x = x.astype(self.precision.activations)
     biases = self._biases(relative)
+    order = context_order = None
+    if slots is None and self._may_flash(x.shape[-1]):
+      order = self._order(mask, context_mask, biases)
+      if context_mask is not None and context_mask.shape[1] == 1:
+        context_order = flash_lib.order(context_mask)
+    if order is not None:
+      x, mask = order.sort(x), order.sort_mask(mask)
+      if angles is not None:
+        angles = jnp.broadcast_to(angles, (*x.shape[:2], angles.shape[2]))
+        angles = order.sort(angles)
+    if context_order is not None:
+      context = context_order.sort(context)
+      context_mask = context_order.sort_mask(context_mask)
     inputs = (mask, train, angles, context, context_mask, slots, *biases)
-    if self.options.scan:
-      x = self._scanned(x, inputs)
-    else:
-      block = block_class(self.options)
-      last = max(self.num_layers - 1, 1)
-      for i in range(self.num_layers):
-        rate = self.options.drop_path_rate * i / last
-        x = block(**self._block_fields(i, rate), name=f"layer_{i:02d}")(
-          x, *inputs
-        )
+    flash = order is not None, context_order is not None
+    layers = self._scanned if self.options.scan else self._unrolled
+    x = layers(x, inputs, flash)
+    if order is not None:
+      x = order.sort_back(x)
     if self.options.norm_position == "post" or not self.options.final_norm:
       return x
     return norm_lib.norm(
       self.options.norm, self.precision, "norm", self.options.norm_epsilon
     )(x)
+
+  def _may_flash(self, embed_dim):
+    return self.options.attention == "cudnn" and flash_lib.available(
+      self.precision.activations, embed_dim // self.num_heads
+    )
+
+  def _order(self, mask, context_mask, biases):
+    """Of tokens that see each other but for padding; else None."""
+    if mask.shape[1] > 1 or self.experts or any(b is not None for b in biases):
+      return None
+    if not self.self_attention:
+      return None
+    if context_mask is not None and context_mask.shape[1] > 1:
+      return None
+    return flash_lib.order(mask)
 
   def _biases(self, relative):
     """Of each layer's own, and of all."""
@@ -254,14 +281,23 @@ class Stack(nn.Module):
       return relative, None
     return None, RelativeBias(self.num_heads, name="relative")(relative)
 
-  def _scanned(self, x, inputs):
+  def _unrolled(self, x, inputs, flash):
+    block = block_class(self.options)
+    last = max(self.num_layers - 1, 1)
+    for i in range(self.num_layers):
+      rate = self.options.drop_path_rate * i / last
+      fields = self._block_fields(i, rate, flash)
+      x = block(**fields, name=f"layer_{i:02d}")(x, *inputs)
+    return x
+
+  def _scanned(self, x, inputs, flash):
     if self.experts and 0 < self.fused_layers < self.num_layers:
       raise errors.UserError(
         "Scanned layers are all alike: with experts in some layers only, set "
         "scan=False."
       )
     block = block_class(self.options)(
-      **self._block_fields(0, 0.0), name="layers"
+      **self._block_fields(0, 0.0, flash), name="layers"
     )
 
     def body(module, carry, _):
@@ -276,7 +312,7 @@ class Stack(nn.Module):
     )
     return scan(block, x, None)[0]
 
-  def _block_fields(self, index, drop_path_rate):
+  def _block_fields(self, index, drop_path_rate, flash):
     fused = index >= self.num_layers - self.fused_layers
     return dict(
       num_heads=self.num_heads,
@@ -285,5 +321,7 @@ class Stack(nn.Module):
       drop_path_rate=drop_path_rate,
       experts=() if fused else self.experts,
       self_attention=self.self_attention,
+      flash=flash[0],
+      flash_context=flash[1],
       precision=self.precision,
     )
