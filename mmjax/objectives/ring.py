@@ -117,7 +117,7 @@ def _go_round(meet, travelling, staying, names):
   first, rest = names[0], names[1:]
 
   def turn(carry, _):
-    travelling, staying = _go_round(meet, *carry, rest)
+    travelling, staying = _go_round(meet, carry[0], carry[1], rest)
     return (_pass_on(travelling, first), staying), None
 
   return jax.lax.scan(turn, (travelling, staying), length=_ways((first,)))[0]
