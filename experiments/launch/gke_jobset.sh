@@ -6,7 +6,7 @@
 #     --config=configs/quickstart/pretrain.py --workdir=runs/pretrain
 #
 # --image=IMAGE    a container with this checkout, mmjax and jax for TPUs
-# --bucket=BUCKET  where the workdir is, mounted by gcsfuse
+# --bucket=BUCKET  mounted by gcsfuse; the workdir is in it, if it is no URL
 # --hosts=N        pods of a slice; --chips=N of each; --slices=N (1)
 # --name=NAME      of the JobSet (mmjax); --restarts=N (3)
 # --dry_run        only print the JobSet: works without kubectl
@@ -25,6 +25,11 @@ read_flags name image bucket accelerator topology hosts chips slices restarts \
 need image bucket accelerator topology hosts chips config workdir
 whole hosts chips slices restarts
 if [ "${#rest[@]}" -gt 0 ]; then die "unknown flag ${rest[0]}"; fi
+
+case "$workdir" in
+  *://*) ;;
+  *) workdir="/bucket/$workdir" ;;
+esac
 
 filled="$(cat "$here/gke_jobset.yaml")"
 for variable in name image bucket accelerator topology hosts chips slices \

@@ -10,8 +10,8 @@
 # --setup        install there first: make install, then jax for TPUs
 # --dry_run      only print the command: works without gcloud
 # Other flags go to `mmjax train`. Expects: gcloud, logged in; on each worker
-# a checkout, and a workdir that all of them see (a Filestore or gcsfuse
-# mount). jax finds the processes by the slice's metadata.
+# a checkout, and a workdir that all of them see: a URL (gs://, s3://), or a
+# folder in a Filestore or gcsfuse mount. jax finds the processes by the slice's metadata.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 # shellcheck source=experiments/launch/flags.sh

@@ -16,7 +16,7 @@ from mmjax.convert.family import Family, Found
 from mmjax.core import config as config_lib
 from mmjax.core import errors, trees
 from mmjax.data import tokenizer_files
-from mmjax.data.tokenizer import CHAT, ROLES, TextTokenizer
+from mmjax.data.tokenizer import CHAT, LAYOUT, ROLES, TextTokenizer
 from mmjax.data.tokenizer_backends import SENTENCEPIECE
 from mmjax.train import checkpoint
 from mmjax.train import state as state_lib
@@ -151,6 +151,11 @@ def export_weights(
     {n: x.shape for n, x in params.items()},
     same.get("config", {}),
   )
+  if kind.ending is not None and not same:
+    end = TextTokenizer.load(workdir / workdirs.TOKENIZER_FILE).eos_id
+    found = dataclasses.replace(
+      found, config={**found.config, **kind.ending(end)}
+    )
   rules, asked = kind.found_rules(found), same.get("dtypes", {})
   specs = {
     n: tensors.Spec(x.shape, stored_dtype(x, dtype, asked.get(n, "F32")))
@@ -284,7 +289,7 @@ def export_tokenizer(workdir: Path, out: Path) -> tuple[str, ...]:
   content = json.loads(path.read_text(encoding="utf-8"))
   if SENTENCEPIECE in content:
     return ("The tokenizer is a model of SentencePiece: copy its file.",)
-  for name in (ROLES, CHAT):
+  for name in (ROLES, CHAT, LAYOUT):
     content.pop(name, None)
   text = json.dumps(content, ensure_ascii=False)
   (out / workdirs.TOKENIZER_FILE).write_text(text, encoding="utf-8")

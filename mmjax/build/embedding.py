@@ -28,6 +28,7 @@ from mmjax.models.layers import norm, pooling
 from mmjax.sharding import mesh as mesh_lib
 from mmjax.train import predict
 
+LEARNED = ("tanh", "norm")  # Options of pooling that have parameters.
 POOLS = ("shared", "pooled", "mean", "first", "tokens")
 SHORTEST = 16  # Tokens, to which texts are padded at least.
 
@@ -62,7 +63,7 @@ class EmbedSettings:
 
 
 class Embedder:
-  """Embeds examples of one modality at a time, in batches of one shape."""
+  """Embeds examples of one modality at a time, in batches of one size."""
 
   def __init__(
     self,
@@ -99,7 +100,7 @@ class Embedder:
         modality=name,
         pool=self.pool,
         normalize=self.settings.normalize,
-        has_cls=_kind(self._model.encoders[name]) == "cls",
+        has_cls=_kind(self._model.encoders[name]) in ("cls", "cls_mean"),
       )
       for name in self.modalities
     }
@@ -212,7 +213,8 @@ def pools(modality: str, encoder: Any, params: Iterable[str]) -> list[str]:
   def has(start):
     return any(name.startswith(start) for name in params)
 
-  learns = _kind(encoder) == "map" or getattr(encoder, "pool_tanh", False)
+  options = [getattr(encoder, f"pool_{name}", False) for name in LEARNED]
+  learns = _kind(encoder) == "map" or any(options)
   lacking = {
     "shared": not has(f"shared_space/projections_{modality}/"),
     "pooled": learns and not has(f"encoders_{modality}/pooling/"),

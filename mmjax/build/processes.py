@@ -16,8 +16,13 @@ from mmjax.distributed.job import Job
 VISIBLE_SECS = 15.0
 
 
-def check_start(job: Job, config: mlc.ConfigDict, workdir: Path) -> None:
+def check_start(job: Job, config: mlc.ConfigDict, workdir: Path | None) -> None:
   """Checks that all processes run the same thing; each has to call it.
+
+  Args:
+    job: the processes.
+    config: of the run.
+    workdir: that all should see; None: each has its own.
 
   Raises:
     UserError: another config, workdir, code or package in one of them.
@@ -27,7 +32,7 @@ def check_start(job: Job, config: mlc.ConfigDict, workdir: Path) -> None:
   job.check(
     {
       "config": plain,
-      "workdir": str(workdir.absolute()),
+      "workdir": str(workdir and workdir.absolute()),
       "code": agreement.code_fingerprint(folder),
       "versions": initial.versions(),
     }
@@ -35,13 +40,16 @@ def check_start(job: Job, config: mlc.ConfigDict, workdir: Path) -> None:
 
 
 def check_ready(
-  job: Job, workdir: Path, first: int, batches: Iterator[dict[str, Any]]
+  job: Job,
+  workdir: Path | None,
+  first: int,
+  batches: Iterator[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
   """Checks what only shows when a run is built; each has to call it.
 
   Args:
     job: the processes.
-    workdir: claimed by the first of them.
+    workdir: claimed by the first of them; None: each has its own.
     first: the step that this process goes on from.
     batches: of this process.
 
@@ -56,18 +64,19 @@ def check_ready(
   batch = next(batches)
   job.steps(first + 1)  # From here on, it waits for the others.
   agreement.gather("")  # The first process has written its config.
+  facts = {"first step": first + 1, "batch": agreement.shapes(batch)}
+  if workdir is not None:
+    file = workdir / workdirs.CONFIG_FILE
+    facts[f"sees {file}"] = _sees(file)
+  job.check(facts)
+  return _again(batch, batches)
+
+
+def _sees(file):
   deadline = time.monotonic() + VISIBLE_SECS
-  file = workdir / workdirs.CONFIG_FILE
   while not (seen := file.exists()) and time.monotonic() < deadline:
     time.sleep(0.2)
-  job.check(
-    {
-      "first step": first + 1,
-      f"sees {file}": seen,
-      "batch": agreement.shapes(batch),
-    }
-  )
-  return _again(batch, batches)
+  return seen
 
 
 def _again(batch, batches):

@@ -66,13 +66,23 @@ class Run:
     workdir: Path,
     listener: Listener | None = None,
     job: job_lib.Job | None = None,
+    shared: bool = True,
   ):
-    """`job`: the other processes, if there are any; see `distributed`."""
+    """Checks what can be checked before anything is made.
+
+    Args:
+      config: of the run.
+      workdir: where it is written.
+      listener: hears of it.
+      job: the other processes, if there are any; see `distributed`.
+      shared: they all see the workdir; else each has its own.
+    """
     self.config = config
     self.job = job
     self.writes = job is None or job.first
+    self._seen_by_all = workdir if shared else None
     if job is not None:
-      processes.check_start(job, config, workdir)
+      processes.check_start(job, config, self._seen_by_all)
     self.workdir = workdir
     self.listener = listener or Listener()
     self.train = settings_lib.settings(config, "train")
@@ -92,6 +102,7 @@ class Run:
       keep=self.saving.keep,
       best_metric=self.saving.best_metric or None,
       best_mode=self.saving.best_mode,
+      shared=shared,
     )
     self.evaluation = evaluation.Evaluation(config, self.experiment, workdir)
     self.results: dict[str, float] = {}  # Of the evaluation at ...
@@ -126,7 +137,7 @@ class Run:
       self.listener.on_start(self, first)
       made = self._batches(first)
       if self.job is not None:
-        made = processes.check_ready(self.job, self.workdir, first, made)
+        made = processes.check_ready(self.job, self._seen_by_all, first, made)
       put = self._watch.timed(self.experiment.put)
       batches = prefetch.Prefetcher(made, put)
       try:

@@ -2,12 +2,14 @@ r"""Makes a workdir of released weights, and released weights of a workdir.
 
   mmjax convert --from=hf:bert-base-uncased/ --to=runs/bert
   mmjax convert --from=big_vision:S_16.npz --to=runs/vit_s16
+  mmjax convert --from=open_clip:open_clip_model.safetensors --to=runs/clip
   mmjax convert --from=runs/mine --to=hf:mine/
   mmjax convert --from=runs/mine --to=safetensors:mine.safetensors
   mmjax convert --from=runs/mine --to=stablehlo:mine/
 
 `hf:` is a folder with config.json and safetensors (of transformers or timm),
-or such a file beside its config.json. Nothing is downloaded, and nothing is
+or such a file beside its config.json; `open_clip:` is a file beside its
+open_clip_config.json. Nothing is downloaded, and nothing is
 unpickled. The workdir can be evaluated and used, and started from:
 --config.init.from_checkpoint=runs/bert. See docs/convert.md.
 """
@@ -19,10 +21,15 @@ from mmjax.cli import arguments
 from mmjax.cli.arguments import Flag
 from mmjax.core import errors
 
-SOURCES = ("hf", "big_vision")
+SOURCES = ("hf", "big_vision", "open_clip")
 TARGETS = ("hf", "safetensors", "stablehlo")
 FLAGS = (
-  Flag("from", "", "hf:DIR, big_vision:F.npz, or a workdir", required=True),
+  Flag(
+    "from",
+    "",
+    "hf:DIR, big_vision:F.npz, open_clip:F.safetensors, or a workdir",
+    required=True,
+  ),
   Flag(
     "to",
     "",
@@ -72,8 +79,9 @@ def _run(flags, source, target, start, end, overrides):
   from mmjax.build import converting, stablehlo
 
   if source:
+    named = flags.family or ("open_clip" if source == "open_clip" else "")
     return converting.import_weights(
-      start, end, family=flags.family, tokenizer=flags.tokenizer
+      start, end, family=named, tokenizer=flags.tokenizer
     )
   if target == "safetensors":
     return converting.export_file(start, flags.step, end)

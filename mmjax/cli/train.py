@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mmjax.cli import arguments, processes
 from mmjax.cli.arguments import Flag
-from mmjax.core import errors, folders
+from mmjax.core import folders
 
 FLAGS = (
   Flag(
@@ -49,15 +49,12 @@ def main(argv: Sequence[str]) -> int:
 def _train(flags, overrides, job, progress):
   from mmjax.train import url_folder
 
-  if job is not None and folders.is_url(flags.workdir):
-    raise errors.UserError(
-      f"{flags.workdir!r}: several processes write parts of one checkpoint "
-      "into one folder that all see. Mount the bucket on each host (gcsfuse, "
-      "mountpoint-s3) and give the folder."
-    )
   config = arguments.load_config(flags.config, overrides)
-  with url_folder.opened(flags.workdir) as workdir:
-    outcome = _run(config, workdir, job, progress)
+  shared = job is None or not folders.is_url(flags.workdir)
+  if job is not None:
+    job.check({"workdir, if a URL": "" if shared else flags.workdir})
+  with url_folder.opened(flags.workdir, peers=job) as workdir:
+    outcome = _run(config, workdir, job, progress, shared)
   if job is not None and not job.first:
     return 0
   if outcome.finished:
@@ -73,12 +70,12 @@ def _train(flags, overrides, job, progress):
   return 0
 
 
-def _run(config, workdir, job, progress):
+def _run(config, workdir, job, progress, shared):
   from mmjax.build import training
 
   if job is not None and not job.first:
-    return training.Run(config, workdir, job=job).execute()
+    return training.Run(config, workdir, job=job, shared=shared).execute()
   with progress.Progress(config.stage, config.train.num_steps) as listener:
     if job is not None:
       listener.on_message(job.device_map())
-    return training.Run(config, workdir, listener, job).execute()
+    return training.Run(config, workdir, listener, job, shared).execute()

@@ -95,8 +95,13 @@ class Family:
   recognizes: Callable[[Source], bool] | None = None
   # Completes config.json by what else lies there, and may drop parts.
   complete: Callable[[Source, set[str]], Mapping[str, Any]] | None = None
+  # Their config of the one that `keys` made, where a key follows from others.
+  derive: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
   # Other files to write beside config.json, of our config.
   files: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+  # What their config says of the id that ends a text, for a model that was not
+  # converted; may refuse it.
+  ending: Callable[[int], Mapping[str, Any]] | None = None
   writes: bool = True  # Whether models of ours can become such.
 
   def fits(self, source: Source) -> bool:
@@ -146,7 +151,8 @@ class Family:
         node = node.setdefault(parent, {})
       node[last] = value
     if "features" in made["objectives"]:
-      made["objectives"]["features"]["outputs"] = found.num_labels
+      wanted = made["objectives"]["features"]
+      wanted.setdefault("outputs", found.num_labels)
     return made
 
   def found_rules(self, found: Found) -> list[mapping.AnyRule]:
@@ -229,8 +235,9 @@ class Family:
 
   def _dressed(self, config, found):
     """What transformers wants to see besides."""
+    config = self.derive(config) if self.derive else config
     config = {**config, "model_type": self.name}
-    for part in (*self.heads, ""):
+    for part in (*self.heads, *self.parts, ""):
       if part in self.architectures and (not part or part in found.has):
         config["architectures"] = [self.architectures[part]]
         break
@@ -248,15 +255,17 @@ class Family:
       for key in self.keys
       if re.fullmatch(r"objectives\.\w+\.name", key.ours)
     }
-    there = [
-      objective
+    there = {
+      name: objective
       for task in config["tasks"].values()
-      for objective in task["objectives"].values()
-    ]
+      for name, objective in task["objectives"].items()
+    }
     return {
       name: found
       for name, kind in wanted.items()
-      for found in [next((o for o in there if o["name"] == kind), None)]
+      # Of several of a kind, the one that is called as in `keys`.
+      for alike in [{n: o for n, o in there.items() if o["name"] == kind}]
+      for found in [alike.get(name, next(iter(alike.values()), None))]
       if found is not None
     }
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.convert import mapping
 from mmjax.convert.family import ABSENT, Key, Source
-from mmjax.convert.transforms import Flat, Matrix, Transform
+from mmjax.convert.transforms import Flat, Matrix, Patches, Rows, Transform
 from mmjax.core import errors
 
 # Their names of activations -> ours.
@@ -20,7 +20,9 @@ ACTIVATIONS = {
 # Logit of tokens that a model got with its tokenizer and never learned.
 NEVER = -1e4
 PREPROCESSOR = "preprocessor_config.json"
+TOKENIZER = "tokenizer_config.json"
 HALF = [0.5, 0.5, 0.5]
+IMAGENET = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 
 def key(ours: str, theirs: str, **rest: Any) -> Key:
@@ -31,6 +33,11 @@ def key(ours: str, theirs: str, **rest: Any) -> Key:
 def ours(path: str, value: Any, **rest: Any) -> Key:
   """A key of ours that has to have this value."""
   return Key(path, value=value, **rest)
+
+
+def fixed(path: str, when: str = "", **values: Any) -> tuple[Key, ...]:
+  """Keys of ours below a path that have to have these values."""
+  return tuple(ours(f"{path}.{k}", v, when=when) for k, v in values.items())
 
 
 def theirs(name: str, value: Any, **rest: Any) -> Key:
@@ -84,15 +91,22 @@ def stack(path: str, norm_position: str) -> tuple[Key, ...]:
   )
 
 
-def vit(path: str, pool: str = "cls") -> tuple[Key, ...]:
-  """The usual picture encoder, whose class token is what is pooled."""
+def vit(
+  path: str,
+  pool: str = "cls",
+  hidden: str = "drop",
+  positions: str = "learned",
+) -> tuple[Key, ...]:
+  """The usual picture encoder, whose class token is what is pooled.
+
+  By default without a token for hidden patches: of those there are none. What
+  is "" the family says itself.
+  """
+  said = {"pool": pool, "hidden": hidden, "positions": positions}
   return (
     ours(f"{path}.name", "vit"),
     ours(f"{path}.stem", "patch"),
-    ours(f"{path}.positions", "learned"),
-    # Without a token for hidden patches: of those there are none.
-    ours(f"{path}.hidden", "drop"),
-    ours(f"{path}.pool", pool),
+    *(ours(f"{path}.{k}", value) for k, value in said.items() if value),
     ours(f"{path}.pool_tanh", True, when="pooler"),
     *stack(f"{path}.stack", "pre"),
     *features("image"),
@@ -180,6 +194,14 @@ def activation(
   )
 
 
+def patches(ours: str, theirs: str) -> list[mapping.Rule]:
+  """The map of patches: a convolution of torch whose stride is its size."""
+  return [
+    mapping.rule(f"{ours}/kernel", f"{theirs}.weight", Patches()),
+    mapping.rule(f"{ours}/bias", f"{theirs}.bias"),
+  ]
+
+
 def linear(ours: str, theirs: str, num_in: int = 1) -> list[mapping.Rule]:
   """A projection with a bias, named as in torch."""
   return [
@@ -193,6 +215,32 @@ def norm(ours: str, theirs: str) -> list[mapping.Rule]:
   return [
     mapping.rule(f"{ours}/scale", f"{theirs}.weight"),
     mapping.rule(f"{ours}/bias", f"{theirs}.bias"),
+  ]
+
+
+def text_tables(
+  stem: str, theirs: str, vocab: str = "vocab_size"
+) -> list[mapping.Rule]:
+  """Embeddings of words, positions and segments, and their norm, as in BERT."""
+  rows = lambda c: Rows(used=c[vocab])  # noqa: E731
+  names = {"positions": "position", "segments": "token_type"}
+  return [
+    mapping.rule(
+      f"{stem}/tokens/table", f"{theirs}.word_embeddings.weight", rows
+    ),
+    *(
+      mapping.rule(f"{stem}/{a}/table", f"{theirs}.{b}_embeddings.weight")
+      for a, b in names.items()
+    ),
+    *norm(f"{stem}/norm", f"{theirs}.LayerNorm"),
+  ]
+
+
+def transform(ours: str, theirs: str) -> list[mapping.Rule]:
+  """What BERT's head for hidden words has before its logits."""
+  return [
+    *linear(f"{ours}/hidden", f"{theirs}.dense"),
+    *norm(f"{ours}/norm", f"{theirs}.LayerNorm"),
   ]
 
 

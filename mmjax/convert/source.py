@@ -11,8 +11,10 @@ from mmjax.core import errors
 
 CONFIG = "config.json"
 BESIDE = (
+  "open_clip_config.json",
   "preprocessor_config.json",
   "sentence_bert_config.json",
+  "tokenizer_config.json",
   "1_Pooling/config.json",
 )
 

@@ -188,6 +188,25 @@ class WithClass:
 
 
 @dataclasses.dataclass(frozen=True)
+class WithoutClass:
+  """Positions of theirs, `1 1+n d`, of which that of the class token is 0.
+
+  Ours has none of it: `n d`.
+  """
+
+  def into(self, theirs, shapes):
+    if np.any(theirs[0][0, 0]):
+      raise errors.UserError(
+        "The class token has a position of its own, for which models here "
+        "have no place."
+      )
+    return [theirs[0][0, 1:]]
+
+  def back(self, ours):
+    return [np.concatenate([_zeros(1, ours[0]), ours[0]])[None]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Absent:
   """Ours alone: zeros, and `rest` from row `used` on. Theirs has no such."""
 

@@ -5,6 +5,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+# What a fusion calls its own class token, beside the modalities.
+CLS = "cls"
+
 
 @struct.dataclass
 class Sequence:
@@ -24,6 +27,8 @@ class Sequence:
   coordinates: Float[Array, "#b m c"] | None = None
   # Where several examples share a row: which one each token is of; 0 = padding.
   packed: Int[Array, "b n"] | None = None
+  # `x` before its encoder's last norm, for fusions, where the encoder says so.
+  before_norm: Float[Array, "b n d"] | None = None
   num_prefix: int = struct.field(pytree_node=False, default=0)
   num_content: int = struct.field(pytree_node=False, default=0)
 

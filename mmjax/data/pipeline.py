@@ -33,7 +33,8 @@ class DataConfig:
   # `max_images`: pictures of a row, where `data.text.pack` makes rows.
   image: Mapping[str, Any] | None = None
   # Fields of `TextTransform` and `Caption` (not used if `field` names the text
-  # to read), and `mask`: strategy, rate. `tokenizer` is a file, or "starter".
+  # to read), and `mask`: strategy, rate. `tokenizer` is a file, or "starter";
+  # `bos` and `fill`, if texts have another layout: `TextTokenizer.laid_out`.
   # `prefix` and `parallel`: rate, see `PrefixText` and `ParallelText`. `pack`:
   # rows of `max_tokens` hold several texts, see `rows`.
   text: Mapping[str, Any] | None = None

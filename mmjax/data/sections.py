@@ -23,6 +23,7 @@ from mmjax.data.transforms import (
 )
 
 ITSELF = "itself"
+OF_TOKENIZER = ("tokenizer", "bos", "fill")
 DECODING = {
   "parallel": decoding.ParallelText,
   "prefix": decoding.PrefixText,
@@ -101,16 +102,16 @@ def make_text(
   own = {
     name: value
     for name, value in fields.items()
-    if name not in (*known, "mask", "pack", "tokenizer", *DECODING)
+    if name not in (*known, "mask", "pack", *OF_TOKENIZER, *DECODING)
   }
   check_keys(
     path,
     own,
     text.TextTransform,
-    also=("mask", "pack", *known, *DECODING),
+    also=("mask", "pack", *OF_TOKENIZER, *known, *DECODING),
     without=("caption", "output"),
   )
-  tokenizer = TextTokenizer.load(fields.get("tokenizer", "starter"))
+  tokenizer = _tokenizer(fields)
   transform = registry.construct(
     path,
     text.TextTransform,
@@ -132,6 +133,13 @@ def make_text(
     max_tokens=transform.max_tokens,
   )
   return tokenizer, [transform, masking]
+
+
+def _tokenizer(fields):
+  """The tokenizer, and how it lays out texts, if that is said."""
+  tokenizer = TextTokenizer.load(fields.get("tokenizer", "starter"))
+  layout = {k: fields[k] for k in ("bos", "fill") if k in fields}
+  return tokenizer.laid_out(**{"bos": True, **layout}) if layout else tokenizer
 
 
 def make_decoding(fields: Mapping[str, Any]) -> list[Transform]:

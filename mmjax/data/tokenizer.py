@@ -35,6 +35,9 @@ STARTER = "starter"
 STARTER_VOCAB_SIZE = 2048
 CHAT = "chat_template"  # Of a file: what turns of each role begin with.
 ROLES = "special_tokens"  # Of a file: the id of each role; see `SpecialTokens`.
+LAYOUT = "layout"  # Of a file: see `TextTokenizer.laid_out`.
+STANDARD = {"bos": True, "fill": "pad"}
+FILLS = ("pad", "eos")
 
 
 class TextTokenizer:
@@ -55,6 +58,7 @@ class TextTokenizer:
       if CHAT in content:
         self.chat = chat_lib.read_template(content.pop(CHAT))
       roles = content.pop(ROLES, None)
+      layout = {**STANDARD, **content.pop(LAYOUT, {})}
       for name in ("truncation", "padding"):  # `encode` does both.
         if name in content:
           content[name] = None
@@ -68,9 +72,13 @@ class TextTokenizer:
       raise errors.UserError(f"Not a tokenizer file: {e}") from e
     if self.special != special_tokens.OWN:
       content[ROLES] = dataclasses.asdict(self.special)
+    if layout != STANDARD:
+      content[LAYOUT] = layout
     self._json = _canonical(content)
     roles = dataclasses.astuple(self.special)
     self.pad_id, self.bos_id, self.eos_id, self.mask_id, self.sep_id = roles
+    self._with_bos = layout["bos"]
+    self._fill_id = self.eos_id if layout["fill"] == "eos" else self.pad_id
     self._roles = frozenset(roles)
     self.vocab_size = max(self._backend.size, *(i + 1 for i in self._roles))
 
@@ -123,6 +131,22 @@ class TextTokenizer:
     made = TextTokenizer(self._json)
     made.chat = template or self.chat or chat_lib.ChatTemplate()
     return made
+
+  def laid_out(self, *, bos: bool, fill: str = "pad") -> "TextTokenizer":
+    """This tokenizer with texts of another layout, which its file says.
+
+    Args:
+      bos: whether a text begins with bos.
+      fill: what follows its eos: "pad", which does not count as text, or "eos"
+        again and again, which does.
+
+    Raises:
+      UserError: unknown `fill`.
+    """
+    if fill not in FILLS:
+      raise errors.unknown("fill", fill, FILLS)
+    content = {**json.loads(self._text), LAYOUT: dict(bos=bos, fill=fill)}
+    return TextTokenizer(_canonical(content))
 
   @property
   def _text(self) -> str:
@@ -214,23 +238,23 @@ class TextTokenizer:
 
   def num_tokens(self, text: str) -> int:
     """Counts the ids of a whole text, bos and eos included."""
-    return len(self.pieces(text)) + 2
+    return len(self.pieces(text)) + 1 + self._with_bos
 
   def encode(self, text: str, max_tokens: int) -> Int[np.ndarray, " t"]:
     """Encodes to `[bos, ..., eos]`, padded or cut to `max_tokens`.
 
-    The eos is kept when the text is cut. Of a text of megabytes only the
-    beginning is looked at.
+    Or as `laid_out` says. The eos is kept when the text is cut. Of a text of
+    megabytes only the beginning is looked at.
     """
     if max_tokens < 2:
       raise errors.UserError(
         f"max_tokens={max_tokens}, expected at least 2: bos and eos."
       )
-    ids = self.pieces(text[: MOST_CHARACTERS * max_tokens])[: max_tokens - 2]
-    out = np.full(max_tokens, self.pad_id, np.int32)
-    out[0] = self.bos_id
-    out[1 : len(ids) + 1] = ids
-    out[len(ids) + 1] = self.eos_id
+    first = [self.bos_id] if self._with_bos else []
+    room = max_tokens - len(first) - 1
+    ids = self.pieces(text[: MOST_CHARACTERS * max_tokens])[:room]
+    out = np.full(max_tokens, self._fill_id, np.int32)
+    out[: len(first) + len(ids) + 1] = [*first, *ids, self.eos_id]
     return out
 
   def decode(self, ids: Iterable[Any]) -> str:

@@ -74,6 +74,15 @@ class Job:
     """Whether this process writes what only one should write."""
     return self.place.process == 0
 
+  @property
+  def index(self) -> int:
+    """Number of this process."""
+    return self.place.process
+
+  def gather(self, text: str) -> list[str]:
+    """The texts of all processes, in their order; all have to call it."""
+    return agreement.gather(text)
+
   def device_map(self) -> str:
     """Which process has which devices, a line each."""
     count = sum(len(row["devices"]) for row in self._rows)

@@ -25,8 +25,8 @@ TABLE = "positions/table"
 METHODS = (
   "linear",
   "cubic",  # With antialiasing too, as DINOv2 with registers.
-  # Without, a sharper kernel, and edges repeated: torch's "bicubic", as ViT,
-  # BEiT, MAE and DINOv2 of transformers.
+  # Without, a sharper kernel, and edges repeated: torch's "bicubic", as BEiT,
+  # MAE and DINOv2 of transformers.
   "cubic_sharp",
 )
 SHARP = -0.75  # Of that kernel; that of "cubic" has -0.5.

@@ -15,13 +15,26 @@ from mmjax.models.layers.projection import Projection
 
 
 class LinearHead(nn.Module):
-  """One projection to logits; starts at zero, so at chance."""
+  """One projection to logits; starts at zero, so at chance.
+
+  With `tanh`, a projection and tanh come first (Devlin et al. 2019, released
+  code, for the next sentence).
+  """
 
   num_classes: int
+  tanh: bool = False
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
+    if self.tanh:
+      hidden = Projection(
+        (x.shape[-1],),
+        (axes.EMBED, axes.MLP),
+        precision=self.precision,
+        name="hidden",
+      )
+      x = _placed(jnp.tanh(hidden(x)))
     return Projection(
       (self.num_classes,),
       (axes.EMBED, axes.VOCAB),
@@ -29,6 +42,34 @@ class LinearHead(nn.Module):
       precision=self.precision,
       name="logits",
     )(x)
+
+
+class MlpHead(nn.Module):
+  """Projection to twice the width, norm, GELU, logits; starts at chance.
+
+  Source: ViLT (Kim et al. 2021, arXiv:2102.03334), released code, for answers.
+  """
+
+  num_classes: int
+  precision: precision_lib.Precision = precision_lib.FLOAT32
+  norm_epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
+    x = Projection(
+      (2 * x.shape[-1],),
+      (axes.EMBED, axes.MLP),
+      precision=self.precision,
+      name="hidden",
+    )(x)
+    x = layer_norm(self.precision, "norm", self.norm_epsilon)(x)
+    return Projection(
+      (self.num_classes,),
+      (axes.EMBED, axes.VOCAB),
+      kernel_init=nn.initializers.zeros_init(),
+      precision=self.precision,
+      name="logits",
+    )(_placed(ACTIVATIONS["gelu"](x)))
 
 
 class TokenHead(nn.Module):
@@ -109,6 +150,10 @@ def _transform(head, x, width):
   )(x)
   x = ACTIVATIONS[head.activation](x)
   x = layer_norm(precision, "norm", head.norm_epsilon)(x)
+  return _placed(x)
+
+
+def _placed(x):
   # Two kernels in a row split over both mesh axes get wrong gradients from
   # XLA's partitioner (jax 0.10.2): what is between them is given a place.
   names = (axes.ACT_BATCH, *[None] * (x.ndim - 2), axes.ACT_EMBED)
@@ -117,6 +162,7 @@ def _transform(head, x, width):
 
 HEADS = {
   "linear": LinearHead,
+  "mlp": MlpHead,
   "tied_token": TiedTokenHead,
   "token": TokenHead,
 }

@@ -36,6 +36,7 @@ class Classification:
   label: str = "label"  # Field with the class index, or `multi_label` shares.
   multi_label: bool = False
   head: str = "label"
+  head_kind: str = "linear"  # See `models.heads`.
   smoothing: float = 0.0  # Share of the target spread over all classes.
   # Shares are drawn from Beta(a, a) for each batch; 0 = off. With both, one of
   # them is drawn. See `mixed_pictures`.
@@ -108,7 +109,8 @@ class Classification:
 
   def heads(self, info):
     del info
-    return {self.head: {"name": "linear", "num_classes": self.num_classes}}
+    head = {"name": self.head_kind, "num_classes": self.num_classes}
+    return {self.head: head}
 
   def chance(self, info, batch_size):
     """Ln C: every class is as likely; of each of several labels, ln 2."""

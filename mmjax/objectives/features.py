@@ -18,12 +18,15 @@ class Features:
   """
 
   modality: str = "image"
+  given: tuple[str, ...] = ()  # Modalities that it is fused with first.
   outputs: int = 0  # Classes of a linear head on what is pooled; 0 = no head.
   head: str = "label"
+  head_kind: str = "linear"  # See `models.heads`.
 
   def __call__(self, apply, batch, *, rng, train: bool):
     del batch, rng, train
-    pooled = apply("pool", self.modality)  # b d
+    given = [self.given] if self.given else []
+    pooled = apply("pool", self.modality, *given)  # b d
     used = pooled
     if self.outputs:
       used = apply("head", self.head, pooled)  # b v
@@ -34,13 +37,13 @@ class Features:
 
   def fields(self, info):
     del info
-    return modality_fields(self.modality)
+    return modality_fields(self.modality, *self.given)
 
   def heads(self, info):
     del info
     if not self.outputs:
       return {}
-    return {self.head: {"name": "linear", "num_classes": self.outputs}}
+    return {self.head: {"name": self.head_kind, "num_classes": self.outputs}}
 
   def chance(self, info, batch_size):
     """Nothing is learned."""

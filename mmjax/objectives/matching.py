@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, UInt
 from mmjax.core import errors
 from mmjax.core.batch import Batch, modality_fields
 from mmjax.core.interfaces import LossTerm
-from mmjax.core.sequence import Sequence
+from mmjax.core.sequence import CLS, Sequence
 from mmjax.objectives import losses, pairs, ring
 
 NEGATIVES = ("hard", "random")
@@ -27,8 +28,10 @@ class Matching:
   similarities in the shared space, over the whole batch. What equals the
   example on one side is no negative of it.
 
-  The encoders run once; what negatives cost is two more passes of the fusion.
-  Over several devices each encoded sequence travels once round all of them.
+  Decided on the mean of all tokens, or on the class token of the fusion if it
+  has one. The encoders run once; what negatives cost is two more passes of the
+  fusion. Over several devices each encoded sequence travels once round all of
+  them.
 
   Raises:
     UserError: unknown kind of negatives or candidates, or not two modalities.
@@ -39,6 +42,7 @@ class Matching:
   negatives: str = "hard"  # "random" needs no shared space.
   candidates: str = "global"  # "micro_batch" allows train.accumulate > 1.
   head: str = "matching"
+  head_tanh: bool = False  # See `models.heads.LinearHead`.
   chunk: int = 0  # Rows of similarities at a time on a device; 0 = automatic.
 
   def __post_init__(self):
@@ -88,7 +92,10 @@ class Matching:
 
   def _decide(self, apply, fused, mask, belongs):
     """Loss and accuracy of the decisions on fused pairs."""
-    pooled = sum(_mean(sequence) for sequence in fused.values()) / len(fused)
+    if CLS in fused:
+      pooled = fused[CLS].x[:, 0]
+    else:
+      pooled = sum(_mean(s) for s in fused.values()) / len(fused)
     pooled = jnp.where(mask[:, None], pooled, 0.0)
     logits = apply("head", self.head, pooled)  # b 2
     labels = jnp.full(mask.shape, int(belongs), jnp.int32)
@@ -103,7 +110,10 @@ class Matching:
 
   def heads(self, info):
     del info
-    return {self.head: {"name": "linear", "num_classes": 2}}
+    head: dict[str, Any] = {"name": "linear", "num_classes": 2}
+    if self.head_tanh:
+      head["tanh"] = True
+    return {self.head: head}
 
   def chance(self, info, batch_size):
     """Ln 2: belonging and not are as likely."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,8 @@ class VisionTokenPrediction:
   given: tuple[str, ...] = ("text",)  # Modalities it may look at.
   head: str = "vtp"
   head_kind: str = "token"  # Or "linear", as BEiT has it.
+  head_activation: str = "gelu_tanh"  # Of "token", see `models.heads`.
+  head_norm_epsilon: float = 1e-6
   # The encoder sees what the tokenizer makes of the visible codes, as it does
   # where pictures are made code by code (`code_logits`); needs a tokenizer
   # that decodes to pixels. False: it sees the picture itself.
@@ -103,7 +106,12 @@ class VisionTokenPrediction:
         "config.model.visual_tokenizer, config.model.tokenizers."
         f"{self.image}, or config.data.codes."
       )
-    return {self.head: {"name": self.head_kind, "num_classes": num_codes}}
+    head: dict[str, Any] = {"name": self.head_kind, "num_classes": num_codes}
+    if self.head_activation != "gelu_tanh":
+      head["activation"] = self.head_activation
+    if self.head_norm_epsilon != 1e-6:
+      head["norm_epsilon"] = self.head_norm_epsilon
+    return {self.head: head}
 
   def chance(self, info, batch_size):
     """Ln K: every code of the codebook is as likely."""

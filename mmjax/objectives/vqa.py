@@ -16,6 +16,7 @@ def vqa(
   answer: str = "answer",
   tied: bool = False,
   head: str = "answer",
+  head_kind: str = "linear",
 ) -> Classification | Captioning:
   """A question about pictures, clips or sounds, answered after their fusion.
 
@@ -33,6 +34,7 @@ def vqa(
     answer: field of the text that answers, and name of its decoder.
     tied: the decoder's output shares its token table.
     head: name of the head.
+    head_kind: of the list's, "linear" or "mlp" (ViLT).
 
   Raises:
     UserError: no list of answers to pick from, or labels for what is said.
@@ -58,4 +60,5 @@ def vqa(
     label=label,
     multi_label=multi_label,
     head=head,
+    head_kind=head_kind,
   )

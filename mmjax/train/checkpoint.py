@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from mmjax.core import errors, trees
-from mmjax.train import manifest, retention, stored
+from mmjax.train import manifest, own_folder, retention, stored
 from mmjax.train.resume import compare_configs as compare_configs
 from mmjax.train.resume import fingerprint as fingerprint
 
@@ -40,6 +40,9 @@ class Checkpointer:
   Nothing is made on disk before the first `save`. The newest `keep` steps
   stay, and the best one; older ones are deleted only after a newer step is
   whole, manifest included.
+
+  Of several processes each writes its part into the folder, which all see;
+  or, if it is not `shared`, into its own: see `own_folder`.
   """
 
   def __init__(
@@ -50,6 +53,7 @@ class Checkpointer:
     best_metric: str | None = None,
     best_mode: str = "max",
     async_: bool = True,
+    shared: bool = True,
   ):
     if keep < 1:
       raise errors.UserError(f"checkpoint.keep={keep}, expected 1 or more.")
@@ -60,6 +64,7 @@ class Checkpointer:
     self._best_metric = best_metric or None
     self._best_mode = best_mode
     self._async = async_
+    self._shared = shared
     self._manager: ocp.CheckpointManager | None = None
     self._pool = concurrent.futures.ThreadPoolExecutor(
       1, thread_name_prefix="checkpoint"
@@ -106,7 +111,8 @@ class Checkpointer:
         "an older step, move the newer folders away or use another workdir."
       )
     manager = self._open_manager()
-    if not manager.save(step, args=stored.items(state, meta)):
+    items = stored.items if self._shared else own_folder.items
+    if not manager.save(step, args=items(state, meta)):
       raise RuntimeError(
         f"Orbax did not save step {step} in {str(self._directory)!r}."
       )
@@ -228,6 +234,10 @@ class Checkpointer:
         self._manager = None
 
   def _open_manager(self):
+    if self._manager is None and not self._shared:
+      self._manager = own_folder.open_manager(
+        self._directory, async_=self._async
+      )
     if self._manager is None:
       self._manager = ocp.CheckpointManager(
         self._directory,
@@ -242,16 +252,20 @@ class Checkpointer:
   def _complete(self, manager, step):
     """Runs in a thread: waits for the commit, then what comes after it."""
     manager.wait_until_finished()
-    if jax.process_index() != 0:
+    if not self._tidies():
       return
     manifest.write(self._directory / str(step))
     retention.delete_old(
       self._directory, newest=step, keep=self._keep, best=self._ranked
     )
 
+  def _tidies(self):
+    """Whether this process does what is done once in a folder."""
+    return not self._shared or jax.process_index() == 0
+
   def _set_aside(self):
     damaged, self._damaged = self._damaged, set()
-    if damaged and jax.process_index() == 0:
+    if damaged and self._tidies():
       retention.set_aside(self._directory, damaged)
     if damaged and self._manager is not None:
       self._manager.reload()
@@ -322,7 +336,11 @@ class Checkpointer:
     candidates, bad = self._candidates(step), {}
     several = together and jax.process_count() > 1
     if several:
-      candidates, bad = self._agreed(candidates)
+      candidates, bad = (
+        self._agreed(candidates)
+        if self._shared
+        else own_folder.agreed(self._directory, candidates)
+      )
     number, item, problems = stored.read_first_good(
       self._directory, candidates, read, verified=several
     )

@@ -7,7 +7,9 @@ committed step gets a list of its files with size and SHA-256.
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmjax.core import errors
 
@@ -31,12 +33,25 @@ def write(folder: Path) -> Path:
   target = folder / FILE
   partial = folder / f"{FILE}.tmp"
   with partial.open("w") as f:
-    json.dump({"version": VERSION, "files": files}, f, indent=1)
+    f.write(text(files))
     f.flush()
     os.fsync(f.fileno())
   os.replace(partial, target)
   _sync_folder(folder)
   return target
+
+
+def text(files: Mapping[str, Any]) -> str:
+  """What is in a manifest of these files."""
+  return json.dumps({"version": VERSION, "files": files}, indent=1)
+
+
+def merged(texts: Iterable[str | bytes]) -> str:
+  """One manifest of the files of several, which lie in one folder."""
+  files: dict[str, Any] = {}
+  for part in texts:
+    files |= json.loads(part)["files"]
+  return text(dict(sorted(files.items())))
 
 
 def exists(folder: Path) -> bool:

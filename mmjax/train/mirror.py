@@ -3,9 +3,14 @@
 A checkpoint is whole where its manifest is. The manifest goes up last, and is
 the first to be removed; a step without one is never downloaded. So a step
 half uploaded, or half deleted, is never restored.
+
+Of several processes each has a folder of its own, and in it a part of each
+checkpoint. It uploads its part, and then a list of it, whose name only this
+job knows; the first process writes the manifest when all lists are there.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import threading
@@ -13,22 +18,36 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mmjax.core import errors, folders
-from mmjax.train import manifest, stored
+from mmjax.train import manifest, step_files, stored
 
-CHECKPOINTS = "checkpoints"
 PROBE = ".mmjax-can-write"
-ALL, NONE = "all", "none"  # Beside "latest", "best" and numbers: which steps.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """Which of the processes of one job this is."""
+
+  index: int = 0
+  count: int = 1
+  job: str = ""  # Differs in each: what one before it left doesn't count.
 
 
 class Mirror:
-  """A folder of this host, and the URL that it is a copy of."""
+  """A folder of this host, and the URL that it is a copy of.
 
-  def __init__(self, url: str, folder: Path):
-    self._url, self._folder = url, folder
+  All of several processes read; the first one alone writes and deletes, but
+  for the parts of checkpoints.
+  """
+
+  def __init__(self, url: str, folder: Path, part: Part | None = None):
+    self._url, self._folder, self._part = url, folder, part or Part()
     self._system, self._root = folders.remote(url)
     # Size and time of each file when it was last the same on both sides.
     self._same: dict[str, tuple[int, int]] = {}
     self._halves: set[str] = set()  # Steps at the URL that are not whole.
+    # Of the first process: steps whose own part is up, with the list of it,
+    # and not yet those of all others.
+    self._open: dict[str, str] = {}
     self._lock = threading.Lock()
 
   def check_writable(self) -> None:
@@ -38,10 +57,38 @@ class Mirror:
       UserError: that failed.
     """
     with self._explained("be written to"):
-      self._system.pipe_file(self._path(PROBE), b"")
+      self.write_probe()
+      self.remove_probe()
+
+  def write_probe(self) -> None:
+    """Writes a file from which other processes know this place."""
+    with self._explained("be written to"):
+      self._system.pipe_file(self._path(PROBE), self._part.job.encode())
+
+  def remove_probe(self) -> None:
+    """Deletes it."""
+    with self._explained("be written to"):
       self._system.rm_file(self._path(PROBE))
 
-  def pull(self, step: int | str = ALL) -> None:
+  def check_probe(self) -> None:
+    """Checks that this is the place where the first process wrote.
+
+    Raises:
+      UserError: it isn't, or can't be read.
+    """
+    with self._explained("be read"):
+      self._system.invalidate_cache()
+      found = None
+      with contextlib.suppress(FileNotFoundError):
+        found = self._system.cat_file(self._path(PROBE)).decode()
+    if found != self._part.job:
+      raise errors.UserError(
+        f"{self._url!r} is another place for process {self._part.index} than "
+        "for process 0: what that one wrote is not there. Expected one store "
+        "that all hosts reach, with the same endpoint and credentials."
+      )
+
+  def pull(self, step: int | str = step_files.ALL) -> None:
     """Downloads the folder, and of its checkpoints those that are asked for.
 
     Args:
@@ -52,11 +99,15 @@ class Mirror:
     """
     with self._explained("be read"):
       names = self._names()
-      self._get(n for n in names if _step(n) is None and n != PROBE)
-      steps = {s for n in names if (s := _step(n)) and s.isdecimal()}
-      whole = {s for s in steps if _manifest(s) in names}
+      self._get(
+        n for n in names if step_files.step_of(n) is None and n != PROBE
+      )
+      steps = {
+        s for n in names if (s := step_files.step_of(n)) and s.isdecimal()
+      }
+      whole = {s for s in steps if step_files.manifest_of(s) in names}
       self._halves = steps - whole
-      for number in _wanted(whole, step, self._url):
+      for number in step_files.wanted(whole, step, self._url):
         self._get_step(number, names)
         if step == "latest" and not manifest.verify(self._local(number)):
           break
@@ -70,22 +121,26 @@ class Mirror:
     with self._lock:
       here = self._scan()
       changed = {n for n, s in here.items() if self._same.get(n) != s}
-      self._put({n for n in changed if _step(n) is None}, here)
-      steps = {s for n in here if (s := _whole(n))}
-      new = {s for n in changed if (s := _whole(n))}
+      if self._part.index == 0:
+        self._put({n for n in changed if step_files.step_of(n) is None}, here)
+      steps = {s for n in here if (s := step_files.whole(n))}
+      new = {s for n in changed if (s := step_files.whole(n))}
       for step in sorted(new, key=int, reverse=True):
         try:
-          self._put_step(step, here[_manifest(step)])
+          self._put_step(step, here[step_files.manifest_of(step)])
         except FileNotFoundError:
           if manifest.exists(self._local(step)):
             raise
           self._halves.add(step)  # Deleted here meanwhile.
-      gone = {s for n in self._same if (s := _whole(n))} - steps
-      if new:  # What an upload that was cut off left.
-        gone |= self._halves - steps
-        self._halves = set()
-      for step in gone:
-        self._remove_step(step)
+      if self._part.index == 0:
+        self._open = {s: t for s, t in self._open.items() if s in steps}
+        closed = {s for s in list(self._open) if self._close(s)}
+        self._remove_old(steps, closed)
+
+  @property
+  def waiting(self) -> list[str]:
+    """To the first process: steps of which parts of others are missing."""
+    return sorted(self._open, key=int)
 
   def _names(self) -> set[str]:
     """Files at the URL, relative to it."""
@@ -100,7 +155,7 @@ class Mirror:
     for folder, _, files in os.walk(self._folder):
       for path in (Path(folder) / f for f in files if not f.endswith(".tmp")):
         name = path.relative_to(self._folder).as_posix()
-        if (_step(name) or "0").isdecimal():
+        if (step_files.step_of(name) or "0").isdecimal():
           with contextlib.suppress(FileNotFoundError):  # Deleted just now.
             found[name] = _stamp(path)
     return found
@@ -118,12 +173,12 @@ class Mirror:
 
   def _get_step(self, step: str, names: set[str]) -> None:
     # What the manifest does not name may be of an upload that was cut off.
-    name = _manifest(step)
+    name = step_files.manifest_of(step)
     self._get([name])
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
       files = json.loads((self._folder / name).read_text())["files"]
       # One that is missing is found by who reads the step.
-      self._get({f"{CHECKPOINTS}/{step}/{f}" for f in files} & names)
+      self._get({f"{step_files.CHECKPOINTS}/{step}/{f}" for f in files} & names)
 
   def _put(self, names, stamps):
     # Each in one piece, since some are written to meanwhile.
@@ -133,37 +188,88 @@ class Mirror:
     self._same |= {n: stamps[n] for n in names}
 
   def _put_step(self, step, stamp):
-    name = _manifest(step)
+    name, first = step_files.manifest_of(step), self._part.index == 0
     if name in self._same:  # Another step of this number, a damaged one.
-      self._remove_step(step)
-    text = (self._folder / name).read_bytes()
-    files = [f"{CHECKPOINTS}/{step}/{f}" for f in json.loads(text)["files"]]
-    self._system.put(
-      [str(self._folder / f) for f in files], [self._path(f) for f in files]
-    )
-    self._system.pipe_file(self._path(name), text)
+      if first:
+        self._remove_step(step)
+      else:
+        self._system.invalidate_cache()
+        if not self._system.exists(self._list(step, 0)):
+          return  # The first process has not removed it yet.
+    text = (self._folder / name).read_text()
+    listed = json.loads(text)["files"]
+    if not first:
+      listed = {f: e for f, e in listed.items() if step_files.is_piece(f)}
+    files = [f"{step_files.CHECKPOINTS}/{step}/{f}" for f in listed]
+    if files:
+      self._system.put(
+        [str(self._folder / f) for f in files], [self._path(f) for f in files]
+      )
+    text = manifest.text(listed)
+    if self._part.count > 1:
+      self._system.pipe_file(self._list(step, self._part.index), text.encode())
     self._same[name] = stamp
+    if first:
+      self._open[step] = text
+
+  def _close(self, step):
+    """Writes the manifest if all parts are up; whether they are."""
+    paths = [self._list(step, i) for i in range(1, self._part.count)]
+    found = self._system.cat(paths, on_error="omit") if paths else {}
+    if any(p not in found for p in paths):
+      return False
+    text = manifest.merged([self._open[step], *(found[p] for p in paths)])
+    self._system.pipe_file(
+      self._path(step_files.manifest_of(step)), text.encode()
+    )
+    del self._open[step]
+    if paths:
+      with contextlib.suppress(FileNotFoundError):
+        parts = self._path(
+          f"{step_files.CHECKPOINTS}/{step}/{step_files.PARTS}"
+        )
+        self._system.rm(parts, recursive=True)
+    return True
+
+  def _remove_old(self, steps, closed):
+    """Removes what is gone here, once a newer step is whole there."""
+    ours = {s for n in self._same if (s := step_files.whole(n))}
+    newest = max(map(int, (ours & steps) - set(self._open)), default=-1)
+    gone = {s for s in ours - steps if int(s) < newest}
+    if closed:  # What an upload that was cut off left.
+      newest = max(map(int, closed))
+      gone |= {s for s in self._halves - steps if int(s) < newest}
+      self._halves -= gone | closed
+    for step in gone:
+      self._remove_step(step)
 
   def _remove_step(self, step):
     """Removes a step at the URL; one that is damaged is renamed, as here."""
-    folder = self._path(f"{CHECKPOINTS}/{step}")
-    aside = f"{CHECKPOINTS}/damaged-{step}"
+    folder = self._path(f"{step_files.CHECKPOINTS}/{step}")
+    aside = f"{step_files.CHECKPOINTS}/damaged-{step}"
     with contextlib.suppress(FileNotFoundError):
       if (self._folder / aside).is_dir():
         self._system.mv(folder, self._path(aside), recursive=True)
       else:
-        self._system.rm_file(self._path(_manifest(step)))
+        self._system.rm_file(self._path(step_files.manifest_of(step)))
     self._system.invalidate_cache()
     with contextlib.suppress(FileNotFoundError):
       self._system.rm(folder, recursive=True)
     self._system.invalidate_cache()
-    self._same.pop(_manifest(step), None)
+    self._same.pop(step_files.manifest_of(step), None)
 
   def _path(self, name):
     return f"{self._root}/{name}"
 
+  def _list(self, step, index):
+    """Where the list of a process's part of a step is."""
+    name = f"{self._part.job}-{index}.json"
+    return self._path(
+      f"{step_files.CHECKPOINTS}/{step}/{step_files.PARTS}/{name}"
+    )
+
   def _local(self, step):
-    return self._folder / CHECKPOINTS / step
+    return self._folder / step_files.CHECKPOINTS / step
 
   @contextlib.contextmanager
   def _explained(self, what):
@@ -177,39 +283,6 @@ class Mirror:
         f"{stored.first_line(e)}). Check the name, your credentials for it "
         "and the network."
       ) from e
-
-
-def _wanted(whole, step, url):
-  """Names of steps, the newest first."""
-  newest_first = sorted(whole, key=int, reverse=True)
-  if step in (ALL, "best", "latest"):
-    return newest_first
-  if step == NONE or not whole:
-    return []
-  if str(step) not in whole:
-    raise errors.UserError(
-      f"No step {step!r} in {url!r}. Known: {newest_first[::-1]}, 'latest', "
-      "'best'."
-    )
-  return [str(step)]
-
-
-def _step(name: str) -> str | None:
-  """The folder below a checkpoint folder that a file is in, if any."""
-  parts = name.split("/")
-  if CHECKPOINTS not in parts[:-1]:
-    return None
-  return parts[parts.index(CHECKPOINTS) + 1]
-
-
-def _whole(name: str) -> str | None:
-  """The step, if a file is its manifest."""
-  step = _step(name)
-  return step if step and name == _manifest(step) else None
-
-
-def _manifest(step: str) -> str:
-  return f"{CHECKPOINTS}/{step}/{manifest.FILE}"
 
 
 def _stamp(path: Path) -> tuple[int, int]:

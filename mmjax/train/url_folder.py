@@ -4,34 +4,53 @@ A run works in a folder of this host, as ever: files are appended to, renamed
 and moved there, which an object store cannot do. What it writes is uploaded
 while it goes on, and when it ends; see `mirror`. The URL is what counts: each
 verb begins with a fresh copy of what it needs, and takes it away at its end.
+Of several processes each has its own copy.
 """
 
 import atexit
 import contextlib
 import functools
 import logging
+import secrets
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from mmjax.core import errors, folders
 from mmjax.train import stored
-from mmjax.train.mirror import Mirror
+from mmjax.train.mirror import Mirror, Part
 
 EVERY_SECS = 30.0  # What a host that dies may lose, beside the upload's time.
 
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
+class Peers(Protocol):
+  """The processes that work behind one URL together."""
+
+  @property
+  def index(self) -> int:
+    """Which of them this is."""
+
+  def gather(self, text: str) -> list[str]:
+    """The texts of all, in their order; each has to call it."""
+
+
 @contextlib.contextmanager
-def opened(address: str, step: int | str = "all") -> Iterator[Path]:
+def opened(
+  address: str, step: int | str = "all", peers: Peers | None = None
+) -> Iterator[Path]:
   """A folder to work in; if it is behind a URL, changes are uploaded.
 
   Args:
     address: a path or URL.
     step: which checkpoints to download, see `Mirror.pull`.
+    peers: several processes, all of which call this with the same address. At
+      the end each waits until all is up.
 
   Raises:
     UserError: it can't be read or written; or, at the end, what was made can't
@@ -44,9 +63,7 @@ def opened(address: str, step: int | str = "all") -> Iterator[Path]:
   problem = ""
   try:
     with _named(folder, address):
-      mirror = Mirror(address, folder)
-      mirror.check_writable()
-      mirror.pull(step)
+      mirror = _pulled(address, folder, step, peers)
       try:
         with _watched(mirror):
           yield folder
@@ -54,7 +71,7 @@ def opened(address: str, step: int | str = "all") -> Iterator[Path]:
         if problem := _last_push(mirror):
           log.error("%s %s has what was made.", problem, folder)
         raise
-      problem = _last_push(mirror)
+      problem = _last_push(mirror) if peers is None else _finish(mirror, peers)
   finally:
     if not problem:
       shutil.rmtree(base, ignore_errors=True)
@@ -112,6 +129,39 @@ def _watched(mirror):
   finally:
     done.set()
     thread.join()
+
+
+def _pulled(address, folder, step, peers):
+  """The mirror of a new folder, filled; the place is writable."""
+  if peers is None:
+    mirror = Mirror(address, folder)
+    mirror.check_writable()
+    mirror.pull(step)
+    return mirror
+  jobs = peers.gather(secrets.token_hex(8))
+  part = Part(index=peers.index, count=len(jobs), job=jobs[0])
+  mirror = Mirror(address, folder, part)
+  if peers.index == 0:
+    mirror.write_probe()
+  peers.gather("")
+  mirror.check_probe()
+  # Which steps are kept there is decided by the first alone.
+  mirror.pull("latest" if step == "all" and peers.index > 0 else step)
+  peers.gather("")
+  if peers.index == 0:
+    mirror.remove_probe()
+  return mirror
+
+
+def _finish(mirror, peers):
+  """Pushes until all parts are up; what went wrong in any process, or ""."""
+  # First parts; those that waited for a damaged step to be removed; manifests.
+  for _ in range(3):
+    problems = peers.gather(_last_push(mirror))
+    if any(problems):
+      return " ".join(dict.fromkeys(filter(None, problems)))
+  missing = peers.gather(", ".join(mirror.waiting))[0]
+  return f"Parts of the steps {missing} are missing there." if missing else ""
 
 
 def _last_push(mirror):

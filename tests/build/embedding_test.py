@@ -351,6 +351,53 @@ def test_a_model_of_packed_rows_embeds_one_text_at_a_time(resolve):
     embedding.Embedder(made, variables).check(["text"])
 
 
+@pytest.mark.slow  # Compiles a program for each of three lengths.
+def test_short_texts_are_computed_without_most_of_their_padding(
+  resolve, monkeypatch
+):
+  def long(config):
+    _texts_in_rows(config)
+    config.data.text.max_tokens = 48
+    config.model.encoders.text.pool = "mean"
+
+  made = experiment.prepare(resolve("finetune", long))
+  variables = _drawn(made)
+  embed = embedding.Embedder(made, variables, embedding.EmbedSettings())
+  seen, run = [], embed._predict
+
+  def predict(variables, function, batch):
+    seen.append({x.shape[1] for x in batch.values()})
+    return run(variables, function, batch)
+
+  monkeypatch.setattr(embed, "_predict", predict)
+  # Tokens: a word each, begin and end.
+  batches = [[1, 14], [15, 3], [30], [46, 2]]
+  rows = [
+    [embed.fields("text", " ".join(["a"] * n)) for n in sizes]
+    for sizes in batches
+  ]
+  found = [embed("text", some)["text"] for some in rows]
+
+  assert seen == [{16}, {32}, {32}, {48}]
+  fields = [row for some in rows for row in some]
+  ids, mask = (
+    np.stack([f[name] for f in fields]) for name in ("text", "text_mask")
+  )
+  assert ids.shape == (len(fields), 48)
+  encode = functools.partial(
+    made.parts.model.apply, train=False, method="encode"
+  )
+  whole = jax.tree.map(np.asarray, variables)
+  x = jax.jit(lambda v, ids, mask: encode(v, "text", ids, mask=mask).x)(
+    whole, ids, mask
+  )
+  weights = mask[:, :, None].astype(np.float32)
+  expected = (x * weights).sum(1) / weights.sum(1)
+  np.testing.assert_allclose(
+    np.concatenate(found), expected, rtol=1e-5, atol=1e-6
+  )
+
+
 def test_a_column_that_begins_late_is_zeros_before(tmp_path):
   out = tmp_path / "e.npz"
   with embedding_file.writing(out) as table:

@@ -1,13 +1,10 @@
 """A run whose folder is behind a URL, as the command line has it."""
 
 import json
-import types
 
 import fsspec
 import pytest
 
-from mmjax.cli import train
-from mmjax.core import errors
 from mmjax.train import manifest, url_folder
 
 URL = "memory://box/run"
@@ -87,13 +84,6 @@ def test_a_run_lives_at_a_url(store, mmjax, tiny, refused, tmp_path):
   assert done.status == 0, done.err
   assert f"(from {URL})" in done.out
   assert store.exists(f"/box/second/checkpoints/0/{manifest.FILE}")
-
-
-def test_several_processes_refuse_a_url():
-  flags = types.SimpleNamespace(workdir=URL)
-
-  with pytest.raises(errors.UserError, match=f"{URL}.*Mount the bucket"):
-    train._train(flags, [], object(), None)
 
 
 def test_no_run_at_a_url_is_refused_by_its_address(refused, store):

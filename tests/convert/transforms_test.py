@@ -25,6 +25,7 @@ CASES = {
   "merged bias": (t.Merged(0, t.Flat()), [(3 * K * H,)], [(K, H)] * 3),
   "patches": (t.Patches(), [(D, 3, 2, 2)], [(12, D)]),
   "patches, jax": (t.Patches(torch=False), [(2, 2, 3, D)], [(12, D)]),
+  "windows": (t.Windows(3), [(D, 2, 3)], [(6, D)]),
   "rows": (t.Rows(), [(5, D)], [(5, D)]),
 }
 # Those of theirs cannot come back: part of them has no place.
@@ -77,6 +78,16 @@ def test_merged_kernels_come_apart(rng):
     )
 
 
+def test_positions_without_the_class_come_back_only_if_its_own_is_zero(rng):
+  places = _random(rng, 1, 6, D)
+  with pytest.raises(errors.UserError, match="position of its own"):
+    t.WithoutClass().into([places], [(5, D)])
+  places[:, 0] = 0
+  made = t.WithoutClass().into([places], [(5, D)])
+  np.testing.assert_array_equal(made[0], places[0, 1:])
+  np.testing.assert_array_equal(t.WithoutClass().back(made)[0], places)
+
+
 def test_patches_are_a_convolution(rng):
   kernel, picture = _random(rng, D, 3, 2, 2), _random(rng, 2, 2, 3)
   [ours] = t.Patches().into([kernel], [(12, D)])
@@ -88,6 +99,15 @@ def test_patches_are_a_convolution(rng):
     for d in range(D)
   ]
   np.testing.assert_allclose(picture.ravel() @ ours, expected, rtol=1e-5)
+
+
+def test_windows_are_a_convolution_over_time(rng):
+  kernel, x = _random(rng, D, 2, 3), _random(rng, 5, 2)  # d c w; t c
+  [ours] = t.Windows(3).into([kernel], [(6, D)])
+  for i in range(3):
+    expected = sum(kernel[:, :, j] @ x[i + j] for j in range(3))
+    got = x[i : i + 3].reshape(-1) @ ours
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_class_token_gets_its_position(rng):

@@ -53,6 +53,24 @@ def test_encode_is_bos_text_eos_padding():
   assert made.num_tokens("the cat") == len(content) + 2
 
 
+def test_a_layout_without_bos_may_be_filled_with_eos():
+  made = TextTokenizer.train(TEXTS, 300)
+  other = made.laid_out(bos=False, fill="eos")
+  content = made.pieces("the cat")
+  filled = [2] * (16 - len(content))
+  for found in (other, pickle.loads(pickle.dumps(other))):
+    assert found.encode("the cat", 16).tolist() == [*content, *filled]
+  assert other.num_tokens("the cat") == len(content) + 1
+  long = other.encode("the cat sat " * 9, 4).tolist()
+  assert 2 not in long[:3] and long[3] == 2
+  padded = made.laid_out(bos=False).encode("the cat", 16).tolist()
+  assert padded == [*content, 2, *[0] * (15 - len(content))]
+  assert other.id != made.id  # A model fits one of them.
+  assert other.laid_out(bos=True).id == made.id
+  with pytest.raises(errors.UserError, match="Did you mean 'eos'"):
+    made.laid_out(bos=False, fill="eso")
+
+
 def test_encode_keeps_eos_when_it_cuts(starter_tokenizer):
   ids = starter_tokenizer.encode("happy " * 50, 8)
   assert ids[0] == 1 and ids[-1] == 2

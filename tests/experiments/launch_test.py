@@ -123,6 +123,17 @@ def test_gke_jobset_is_filled_in():
     assert line in text
 
 
+def test_gke_jobset_takes_a_url():
+  numbers = ("--hosts=4", "--chips=4", "--topology=4x4")
+  names = ("--image=im", "--bucket=bu", "--accelerator=a", "--config=c.py")
+
+  text = run(
+    "gke_jobset.sh", *names, *numbers, "--workdir=gs://b/x", "--dry_run"
+  )
+
+  assert "- --workdir=gs://b/x\n" in text
+
+
 @pytest.mark.parametrize("script", STARTED, ids=lambda s: s.name)
 def test_missing_flag_and_loose_word_are_refused(script):
   assert "is missing" in run(script.name, "--dry_run", status=2)

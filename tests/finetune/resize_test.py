@@ -32,6 +32,51 @@ def test_tables_are_resized_as_pillow_resizes_pictures(rng, old, new):
     )
 
 
+@pytest.mark.parametrize(("old", "new"), [((3, 4), (5, 7)), ((8, 8), (3, 5))])
+def test_cubic_is_that_of_pillow(rng, old, new):
+  table = rng.normal(size=(old[0] * old[1], 2)).astype(np.float32)
+  got = resize.resize(table, old, new, "cubic")
+  for channel in range(2):
+    picture = Image.fromarray(table[:, channel].reshape(old))
+    expected = picture.resize(new[::-1], Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(
+      got[:, channel].reshape(new), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("old", "new"), [((4, 6), (7, 9)), ((9, 7), (4, 3))])
+def test_cubic_sharp_is_a_spline_of_slopes_three_quarters(rng, old, new):
+  """A cubic whose slope at a cell is 0.75 of what its neighbours differ by."""
+  table = rng.normal(size=(old[0] * old[1], 2)).astype(np.float32)
+  got = resize.resize(table, old, new, "cubic_sharp")
+
+  def along(line, wanted):
+    place = (np.arange(wanted) + 0.5) * len(line) / wanted - 0.5
+    out = []
+    for x in place:
+      i, t = int(np.floor(x)), x - np.floor(x)
+      at = np.clip(np.arange(i - 1, i + 3), 0, len(line) - 1)
+      a, b, c, d = line[at]
+      start, end = 0.75 * (c - a), 0.75 * (d - b)  # Slopes; Hermite's form:
+      out.append(
+        (2 * t**3 - 3 * t**2 + 1) * b
+        + (t**3 - 2 * t**2 + t) * start
+        + (3 * t**2 - 2 * t**3) * c
+        + (t**3 - t**2) * end
+      )
+    return np.stack(out)
+
+  cells = table.astype(np.float64).reshape(*old, 2)
+  rows = along(cells, new[0])
+  expected = along(rows.swapaxes(0, 1), new[1]).swapaxes(0, 1)
+  np.testing.assert_allclose(got, expected.reshape(-1, 2), rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_method_is_refused():
+  with pytest.raises(errors.UserError, match="Did you mean 'cubic'"):
+    resize.resize(np.zeros((4, 2), np.float32), (2, 2), (3, 3), "cubik")
+
+
 def test_a_line_is_interpolated(rng):
   table = rng.normal(size=(6, 2)).astype(np.float32)
   got = resize.resize(table, (6,), (15,))

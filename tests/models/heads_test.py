@@ -10,9 +10,11 @@ from mmjax.models.heads import HEADS, LinearHead, TokenHead
 
 D, CLASSES = 16, 7
 KEY = jax.random.key(0)
-# Linear: one projection. Token: a square one, norm, projection.
+# Linear: one projection. Mlp: one to twice the width, norm, projection. Token:
+# a square one, norm, projection.
 GOLDEN = {
   "linear": 16 * 7 + 7,
+  "mlp": (16 * 32 + 32) + 2 * 32 + (32 * 7 + 7),
   "tied_token": (16 * 16 + 16) + 2 * 16 + 7,  # And a table of the encoder's.
   "token": (16 * 16 + 16) + 2 * 16 + (16 * 7 + 7),
 }
@@ -26,7 +28,11 @@ def x():
 
 
 def _by_hand(name, params, x, by_hand):
-  if name != "linear":
+  if name == "mlp":
+    x = by_hand.linear(params["hidden"], x)
+    x = by_hand.layer_norm(params["norm"], x, epsilon=1e-5)
+    x = x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2
+  elif name != "linear":
     x = by_hand.gelu(by_hand.linear(params["hidden"], x))
     x = by_hand.layer_norm(params["norm"], x)
   if name == "tied_token":
@@ -114,3 +120,17 @@ def test_a_token_head_takes_its_activation(x, randomized, by_hand, name):
 def test_a_head_of_an_unknown_activation_is_refused(x):
   with pytest.raises(errors.UserError, match="activation 'gelo'.*gelu"):
     TokenHead(CLASSES, activation="gelo").init(KEY, x)
+
+
+def test_a_linear_head_may_have_a_projection_and_tanh_first(
+  x, randomized, by_hand
+):
+  module = LinearHead(CLASSES, tanh=True)
+  params = randomized(module, x)
+  hidden = np.tanh(by_hand.linear(params["hidden"], x))
+  np.testing.assert_allclose(
+    module.apply({"params": params}, x),
+    by_hand.linear(params["logits"], hidden),
+    rtol=1e-4,
+    atol=1e-5,
+  )

@@ -101,6 +101,47 @@ def test_a_bias_is_there_if_asked_for(pooled, variables):
   assert params["params"]["logit_bias"] == -10.0
 
 
+def test_a_scale_without_a_limit_is_what_it_is():
+  space = SPACE.clone(max_scale=0.0)
+  for log_scale in (-1.0, 4.8):
+    params = {"log_scale": jnp.float32(log_scale)}
+    got = space.apply({"params": params}, method="scale")
+    np.testing.assert_allclose(got, math.exp(log_scale), rtol=1e-6)
+
+
+def test_a_modality_may_have_a_bias_or_no_projection(pooled):
+  space = SharedSpace(
+    16, ("image", "text"), kinds={"image": "none", "text": "affine"}
+  )
+  params = nn.meta.unbox(space.init(KEY, pooled, method=_call_all))["params"]
+  assert "projections_image" not in params
+  affine = params["projections_text"]
+  affine = {**affine, "bias": jnp.arange(16.0)}
+  params = {**params, "projections_text": affine}
+  got = space.apply({"params": params}, pooled, method=_call_all)
+  x = np.asarray(pooled["text"], np.float64) @ np.asarray(affine["kernel"])
+  for name, expected in (
+    ("image", np.asarray(pooled["image"], np.float64)),
+    ("text", x + np.arange(16)),
+  ):
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(got[name], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("dim", "kinds", "message"),
+  [
+    (5, {"image": "none"}, "16 channels and no projection to the 5"),
+    (5, {"image": "linaer"}, "Did you mean 'linear'"),
+    (5, {"imag": "none"}, "Did you mean 'image'"),
+  ],
+)
+def test_wrong_projections_are_refused(pooled, dim, kinds, message):
+  space = SharedSpace(dim, ("image", "text"), kinds=kinds)
+  with pytest.raises(errors.UserError, match=message):
+    jax.eval_shape(lambda: space.init(KEY, pooled, method=_call_all))
+
+
 def test_an_unknown_modality_is_refused_with_the_nearest_name(variables):
   with pytest.raises(errors.UserError, match="Did you mean 'image'"):
     SPACE.apply(variables, "images", jnp.ones((1, 16)))

@@ -42,3 +42,21 @@ def test_it_brings_a_head_only_if_asked():
     "words": {"name": "linear", "num_classes": 3}
   }
   assert set(Features(modality="text").fields(None)) == {"text"}
+
+
+def test_it_pools_after_fusion_with_what_is_given():
+  asked = []
+
+  def apply(method, *args):
+    asked.append((method, *args))
+    return jnp.asarray(X)
+
+  objective = Features(modality="text", given=("image",))
+  objective(apply, {}, rng=None, train=False)
+  assert asked == [("pool", "text", ("image",))]
+  assert set(objective.fields(None)) == {"image", "text"}
+
+
+def test_its_head_may_be_of_another_kind():
+  head = Features(outputs=3, head_kind="mlp").heads(None)["label"]
+  assert head == {"name": "mlp", "num_classes": 3}

@@ -66,6 +66,38 @@ def test_the_loss_is_that_of_the_hidden_patches(case, table, given, normalize):
   assert loss.weight == count == (3 if normalize else 4)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_target_may_be_that_of_the_code_of_mae(case, table, normalize):
+  batch, sequence, patches, kernel = case
+  mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+  total = 0.0
+  for i in range(2):
+    for j in np.asarray(batch["image_hidden"][i]):
+      target = patches[i, j].reshape(-1, 3) / 255
+      target = ((target - mean) / std).reshape(-1)
+      if normalize:
+        variance = target.var(ddof=1)
+        target = (target - target.mean()) / np.sqrt(variance + 0.1)
+      made = np.asarray(sequence.x[i, 1 + j], np.float64) @ kernel
+      total += np.mean((made - target) ** 2)
+  objective = MaskedPixelRegression(
+    given=(),
+    normalize=normalize,
+    pixel_mean=mean,
+    pixel_std=std,
+    unbiased=True,
+    epsilon=0.1,
+  )
+  loss = _loss(table, case, objective)
+  np.testing.assert_allclose(loss.total, total, rtol=1e-5)
+  assert loss.weight == 4  # That of one colour too.
+
+
+def test_each_channel_has_a_mean_and_a_deviation():
+  with pytest.raises(errors.UserError, match="each channel has one of both"):
+    MaskedPixelRegression(pixel_mean=(0.5, 0.5, 0.5))
+
+
 def test_chance_is_the_loss_of_a_head_of_zeros(case, table):
   batch, sequence, patches, kernel = case
   loss = _loss(

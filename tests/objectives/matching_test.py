@@ -230,3 +230,26 @@ def test_it_declares_fields_a_head_and_chance():
   assert objective.chance(INFO, 8) == pytest.approx(np.log(2))
   assert objective.couples_examples
   assert not Matching(candidates="micro_batch").couples_examples
+
+
+def test_the_class_token_of_a_fusion_is_what_is_judged(batch):
+  class WithClass(Fusion):
+    """Its class token holds the number of the picture, negative."""
+
+    def _fuse(self, modalities):
+      sequences = {m: self._encode(m) for m in modalities}
+      return self._fuse_pairs("", sequences, True)
+
+    def _fuse_pairs(self, name, sequences, train):
+      token = -sequences["image"].x[:, :1]
+      cls = Sequence(token, jnp.ones(token.shape[:2], bool))
+      return {"cls": cls, **sequences}
+
+  model = WithClass()
+  Matching()(model, batch, rng=jax.random.key(0), train=True)
+  own, other_text, other_image = (np.asarray(x[:, 0]) for x in model.judged)
+  np.testing.assert_array_equal(own, -np.arange(1.0, SIZE + 1))
+  np.testing.assert_array_equal(other_text, own)
+  assert np.all(other_image != own) and np.all(other_image < 0)
+  head = Matching(head_tanh=True).heads(INFO)["matching"]
+  assert head == {"name": "linear", "num_classes": 2, "tanh": True}

@@ -84,6 +84,13 @@ def test_it_declares_its_fields_its_head_and_what_is_frozen():
   assert VTP(head="patches").heads(INFO) == {
     "patches": {"name": "token", "num_classes": CODES}
   }
+  exact = VTP(head_activation="gelu", head_norm_epsilon=1e-12).heads(INFO)
+  assert exact["vtp"] == {
+    "name": "token",
+    "num_classes": CODES,
+    "activation": "gelu",
+    "norm_epsilon": 1e-12,
+  }
   assert VTP.needs_frozen == ("visual_tokenizer",)
 
 

@@ -71,15 +71,18 @@ class Pair:
     )
 
   def loss(
-    self, objective: str, batch: Mapping[str, Any], **changes: Any
+    self, objective: Any, batch: Mapping[str, Any], **changes: Any
   ) -> Callable[[Any], Any]:
-    """An objective of ours, with `changes`, as a function of parameters."""
+    """An objective, with `changes`, as a function of parameters.
+
+    By its name in our config, or one that this lacks.
+    """
     from mmjax.objectives.forward_once import ForwardOnce
 
     parts = self.ours.experiment.parts
-    found = dataclasses.replace(
-      parts.objectives[objective].objective, **changes
-    )
+    if isinstance(objective, str):
+      objective = parts.objectives[objective].objective
+    found = dataclasses.replace(objective, **changes)
 
     def loss(params):
       def call(method, *args, key, **kwargs):
@@ -137,6 +140,12 @@ def texts() -> dict[str, np.ndarray]:
 def tiny() -> dict[str, int]:
   """Sizes of a small transformer."""
   return TINY
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> list[str]:
+  """Of a tokenizer, for a vocab.txt."""
+  return VOCABULARY
 
 
 @pytest.fixture(scope="session")

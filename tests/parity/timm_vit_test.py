@@ -19,7 +19,7 @@ def timm():
   try:
     import timm
     from timm.models import vision_transformer  # noqa: F401
-  except ImportError as e:
+  except (ImportError, RuntimeError) as e:  # Of a torchvision for another.
     pytest.skip(f"parity needs timm, which does not import: {e}")
   return timm
 

@@ -1,13 +1,16 @@
+import concurrent.futures
 import logging
 import re
+import threading
 import time
+import types
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from mmjax.core import errors
-from mmjax.train import url_folder
+from mmjax.train import manifest, mirror, url_folder
 from mmjax.train.mirror import Mirror
 
 URL = "memory://box/runs/a"
@@ -135,3 +138,103 @@ def test_a_folder_is_fetched_once_in_a_process(store):
 
   assert url_folder.fetched(URL) == first
   assert (first / "config.json").read_text() == "{}"
+
+
+class Peers:
+  """Threads in place of processes."""
+
+  def __init__(self, count):
+    self._barrier = threading.Barrier(count, timeout=60)
+    self._texts = [""] * count
+
+  def run(self, work):
+    """`work(peer)` in a thread for each; returns what they raised, or None."""
+
+    def guarded(index):
+      try:
+        work(types.SimpleNamespace(index=index, gather=self._gather(index)))
+      except errors.UserError as e:
+        return e
+
+    with concurrent.futures.ThreadPoolExecutor(len(self._texts)) as pool:
+      return list(pool.map(guarded, range(len(self._texts))))
+
+  def _gather(self, index):
+    def gather(text):
+      self._texts[index] = text
+      self._barrier.wait()
+      texts = list(self._texts)
+      self._barrier.wait()
+      return texts
+
+    return gather
+
+
+def _save_part(folder, index, step=3):
+  path = folder / "checkpoints" / str(step) / "state" / "bias" / str(index)
+  path.parent.mkdir(parents=True)
+  path.write_text(f"{index}")
+  manifest.write(path.parents[2])
+
+
+def test_parts_of_several_processes_are_whole_when_all_end(store, tmp_path):
+  def work(peer):
+    with url_folder.opened(URL, peers=peer) as folder:
+      _save_part(folder, peer.index)
+
+  assert Peers(3).run(work) == [None] * 3
+
+  folder = url_folder.fetched(URL) / "checkpoints" / "3"
+  assert not manifest.verify(folder)
+  assert {p.name for p in (folder / "state" / "bias").iterdir()} == set("012")
+  assert not store.exists(f"/box/runs/a/{mirror.PROBE}")
+
+
+def test_all_end_with_the_error_if_the_last_upload_of_one_fails(
+  store, monkeypatch
+):
+  push = Mirror.push
+
+  def lose(self):
+    if self._part.index == 1:
+      raise ConnectionError("lost")
+    push(self)
+
+  def work(peer):
+    with url_folder.opened(URL, peers=peer) as folder:
+      _save_part(folder, peer.index)
+
+  monkeypatch.setattr(Mirror, "push", lose)
+  found = Peers(2).run(work)
+
+  assert all("ConnectionError: lost" in str(e) for e in found)
+  assert not store.glob(f"/box/runs/a/checkpoints/*/{manifest.FILE}")
+
+
+def test_a_part_that_never_came_is_an_error(store):
+  def work(peer):
+    with url_folder.opened(URL, peers=peer) as folder:
+      if peer.index == 0:
+        _save_part(folder, peer.index)
+
+  found = Peers(2).run(work)
+
+  assert all("steps 3 are missing" in str(e) for e in found)
+
+
+def test_the_others_need_no_older_step(store):
+  def save(peer):
+    with url_folder.opened(URL, peers=peer) as folder:
+      for step in (3, 6):
+        _save_part(folder, peer.index, step)
+
+  found = {}
+
+  def look(peer):
+    with url_folder.opened(URL, peers=peer) as folder:
+      names = [p.name for p in (folder / "checkpoints").iterdir()]
+      found[peer.index] = sorted(names)
+
+  assert Peers(2).run(save) == [None] * 2
+  assert Peers(2).run(look) == [None] * 2
+  assert found == {0: ["3", "6"], 1: ["6"]}

@@ -30,6 +30,7 @@ def _keys(skip):
     lines.ours(f"{TEXT}.name", "text"),
     *lines.size(TEXT),
     lines.ours(f"{TEXT}.causal", False),
+    lines.ours(f"{TEXT}.attend_padding", False),
     lines.ours(f"{TEXT}.positions", "learned"),
     lines.key(
       f"{TEXT}.max_tokens",

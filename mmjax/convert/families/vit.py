@@ -3,10 +3,29 @@
 from mmjax.convert import lines
 from mmjax.convert.family import Family
 from mmjax.convert.mapping import Ignored, rule
-from mmjax.convert.transforms import Patches, WithClass
+from mmjax.convert.transforms import WithClass
 
 IMAGE, OURS = "model.encoders.image", "encoders_image"
 BLOCK, LAYER = f"{OURS}/stack/layer_{{i:02d}}", "{p}encoder.layer.{i}"
+# Of a layer, but for its key, that BEiT has too; and MAE.
+NAMES = dict(
+  attention_norm="layernorm_before",
+  query="attention.attention.query",
+  value="attention.attention.value",
+  out="attention.output.dense",
+  mlp_norm="layernorm_after",
+  hidden="intermediate.dense",
+  mlp_out="output.dense",
+)
+KEY = "attention.attention.key"
+PATCHES = lines.patches(
+  f"{OURS}/stem/patches", "{p}embeddings.patch_embeddings.projection"
+)
+CLASS = rule(
+  [f"{OURS}/cls", f"{OURS}/stem/positions/table"],
+  ["{p}embeddings.cls_token", "{p}embeddings.position_embeddings"],
+  WithClass(),
+)
 
 FAMILY = Family(
   name="vit",
@@ -25,33 +44,10 @@ FAMILY = Family(
     lines.theirs("attention_probs_dropout_prob", 0.0, checked=False),
   ),
   rules=(
-    rule(
-      [f"{OURS}/cls", f"{OURS}/stem/positions/table"],
-      ["{p}embeddings.cls_token", "{p}embeddings.position_embeddings"],
-      WithClass(),
-    ),
-    rule(
-      f"{OURS}/stem/patches/kernel",
-      "{p}embeddings.patch_embeddings.projection.weight",
-      Patches(),
-    ),
-    rule(
-      f"{OURS}/stem/patches/bias",
-      "{p}embeddings.patch_embeddings.projection.bias",
-    ),
+    CLASS,
+    PATCHES,
     Ignored(r"{p}embeddings\.mask_token", "hides patches while pretraining"),
-    lines.block(
-      BLOCK,
-      LAYER,
-      attention_norm="layernorm_before",
-      query="attention.attention.query",
-      key="attention.attention.key",
-      value="attention.attention.value",
-      out="attention.output.dense",
-      mlp_norm="layernorm_after",
-      hidden="intermediate.dense",
-      mlp_out="output.dense",
-    ),
+    lines.block(BLOCK, LAYER, key=KEY, **NAMES),
     lines.norm(f"{OURS}/stack/norm", "{p}layernorm"),
     ("pooler", lines.linear(f"{OURS}/pooling/projection", "{p}pooler.dense")),
     ("label", lines.linear("heads_label/logits", "classifier")),

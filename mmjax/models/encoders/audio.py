@@ -251,6 +251,7 @@ def audio(
   stride: tuple[int, int] = (0, 0),
   positions: str = "learned",
   pool: str = "mean",
+  pool_projection: int = 0,
   registers: int = 0,
   hidden: str = "replace",
   log_mel: LogMelOptions | Mapping[str, Any] = WHISPER,
@@ -272,6 +273,7 @@ def audio(
       ones overlap.
     positions: "learned", "sincos", "rotary" (by time and frequency) or "none".
     pool: "cls", "mean" or "map".
+    pool_projection: channels of a projection that comes after; 0 = none.
     registers: learned tokens besides those of the spectrogram.
     hidden: what happens to hidden tokens, "replace" or "drop".
     log_mel: see `LogMelOptions`.
@@ -324,4 +326,5 @@ def audio(
     rotary=positions == "rotary",
     options=stack_options(stack),
     precision=precision,
+    pool_projection=pool_projection,
   )

@@ -1,5 +1,6 @@
 """The one encoder: a stem that makes tokens, then a stack that mixes them."""
 
+import dataclasses
 import math
 
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ class Encoder(nn.Module):
   `segments=` too where the batch has them.
 
   Raises:
-    UserError: unknown kind of pooling.
+    UserError: unknown kind of pooling, or `fuse_before_norm` without a norm.
   """
 
   stem: nn.Module
@@ -41,16 +42,29 @@ class Encoder(nn.Module):
   pool_norm: bool = False  # Likewise.
   grid: tuple[int, ...] = ()  # Of the tokens, for relative positions.
   input_norm: bool = False  # A norm before the stack too, of all tokens.
+  pool_projection: int = 0  # See `Pool`.
+  # Fusions take what there is before the norm after the stack, as in FLAVA.
+  fuse_before_norm: bool = False
 
   def setup(self):
     if self.pool_kind not in KINDS:
       raise errors.unknown("pooling", self.pool_kind, KINDS)
-    size = self.size
+    size, options = self.size, self.options
+    if self.fuse_before_norm:
+      if options.norm_position != "pre" or not options.final_norm:
+        raise errors.UserError(
+          "fuse_before_norm: the stack has no norm after its last block. Set "
+          "stack.norm_position='pre' and final_norm=True."
+        )
+      self.last_norm = norm(
+        options.norm, self.precision, "last_norm", options.norm_epsilon
+      )
+      options = dataclasses.replace(options, final_norm=False)
     self.stack = Stack(
       size.num_layers,
       size.num_heads,
       size.mlp_dim,
-      self.options,
+      options,
       precision=self.precision,
     )
     self.pooling = Pool(
@@ -60,6 +74,7 @@ class Encoder(nn.Module):
       self.precision,
       self.pool_tanh,
       self.options.norm_epsilon if self.pool_norm else 0.0,
+      self.pool_projection,
     )
     if self.input_norm:
       self.first_norm = norm(
@@ -126,7 +141,10 @@ class Encoder(nn.Module):
       sequence = _prepend(self.register_tokens, sequence)
     if self.pool_kind in WITH_CLS:
       sequence = _prepend(self.cls, sequence)
-    return sequence.replace(x=self._mix(sequence, train))
+    x = self._mix(sequence, train)
+    if self.fuse_before_norm:
+      return sequence.replace(x=self.last_norm(x), before_norm=x)
+    return sequence.replace(x=x)
 
   def table(self) -> Float[Array, "v d"]:
     """The stem's token embeddings, for an output that shares them."""

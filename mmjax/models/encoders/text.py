@@ -125,6 +125,7 @@ def text(
   pool: str = "mean",
   pool_tanh: bool = False,
   attend_padding: bool = False,
+  fuse_before_norm: bool = False,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> Encoder:
@@ -144,6 +145,8 @@ def text(
     pool_tanh: a projection and tanh come after, as in BERT.
     attend_padding: padding counts as tokens do, so texts have all `max_tokens`
       of them and pool "last" takes the very last, as in SigLIP.
+    fuse_before_norm: fusions take what there is before the stack's last norm,
+      as in FLAVA.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 
@@ -176,4 +179,5 @@ def text(
     options=stack_options(stack),
     precision=precision,
     pool_tanh=pool_tanh,
+    fuse_before_norm=fuse_before_norm,
   )

@@ -265,6 +265,7 @@ def vit(
   pool_norm: bool = False,
   patch_bias: bool = True,
   input_norm: bool = False,
+  fuse_before_norm: bool = False,
   registers: int = 0,
   hidden: str = "replace",
   pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
@@ -298,6 +299,8 @@ def vit(
       data cut; None = they do not.
     image_grid: rows and columns of patches as the data count them, to hide
       some or to leave places for them; None = they do not.
+    fuse_before_norm: fusions take what there is before the stack's last norm,
+      as in FLAVA.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 
@@ -345,4 +348,5 @@ def vit(
     pool_norm=pool_norm,
     grid=grid,
     input_norm=input_norm,
+    fuse_before_norm=fuse_before_norm,
   )

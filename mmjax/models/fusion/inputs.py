@@ -18,12 +18,15 @@ def fusion_inputs(
   embed_dim: int,
   precision: precision_lib.Precision,
   restore: bool = True,
+  project: bool = False,
+  modality_embeddings: bool = True,
 ) -> dict[str, Sequence]:
   """Brings sequences to one width, whole, each with its modality's embedding.
 
   To be called within a compact method of `fusion`, which gets the parameters
-  `input_<modality>`, where the width differs, `restore_<modality>`, where an
-  encoder drops tokens, and `modality_<modality>`. The result is sorted by
+  `input_<modality>`, where the width differs or with `project`,
+  `restore_<modality>`, where an encoder drops tokens, and, unless there are to
+  be no `modality_embeddings`, `modality_<modality>`. The result is sorted by
   name: the order of the call must not matter. Without `restore`, dropped
   tokens stay dropped.
 
@@ -35,7 +38,9 @@ def fusion_inputs(
   inputs = {}
   for name in sorted(sequences):
     sequence = sequences[name]
-    if sequence.x.shape[-1] != embed_dim:
+    if sequence.before_norm is not None:
+      sequence = sequence.replace(x=sequence.before_norm, before_norm=None)
+    if project or sequence.x.shape[-1] != embed_dim:
       x = Projection(
         (embed_dim,),
         (axes.EMBED, axes.MLP),
@@ -45,13 +50,16 @@ def fusion_inputs(
       sequence = sequence.replace(x=x)
     if restore and sequence.positions is not None:
       sequence = Restore(name=f"restore_{name}")(sequence)
-    modality = fusion.param(
-      f"modality_{name}",
-      nn.with_logical_partitioning(nn.initializers.normal(0.02), (axes.EMBED,)),
-      (embed_dim,),
-      jnp.float32,
-    )
     x = sequence.x.astype(precision.activations)
-    x = x + jnp.expand_dims(modality, (0, 1)).astype(x.dtype)
+    if modality_embeddings:
+      modality = fusion.param(
+        f"modality_{name}",
+        nn.with_logical_partitioning(
+          nn.initializers.normal(0.02), (axes.EMBED,)
+        ),
+        (embed_dim,),
+        jnp.float32,
+      )
+      x = x + jnp.expand_dims(modality, (0, 1)).astype(x.dtype)
     inputs[name] = sequence.replace(x=x)
   return inputs

@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mmjax.core import errors
+from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
-from mmjax.core.sequence import Sequence, same
+from mmjax.core.sequence import CLS, Sequence, same
 from mmjax.models import variants
 from mmjax.models.fusion.inputs import fusion_inputs
 from mmjax.models.layers.options import VIT, StackOptions, stack_options
@@ -23,7 +23,7 @@ class JointEncoder(nn.Module):
   learned tokens at their positions, as in MAE's decoder. With `multiway`, each
   modality has a feed-forward of its own in all but the top `fused_layers`
   layers (BEiT-3, Wang et al. 2022, arXiv:2208.10442, 2.1); attention and norms
-  are shared.
+  are shared. With `cls`, the result has the class token too, under "cls".
   """
 
   size: variants.Size
@@ -33,6 +33,9 @@ class JointEncoder(nn.Module):
   # False: dropped tokens are left out here too, and only the decoder of their
   # modality brings them back.
   restore: bool = True
+  project: bool = False  # Of inputs of the same width too.
+  modality_embeddings: bool = True
+  cls: bool = False  # A learned token of its own is mixed with the others.
   precision: precision_lib.Precision = precision_lib.FLOAT32
 
   keeps_packed = True  # Examples that share a row don't see each other.
@@ -42,8 +45,16 @@ class JointEncoder(nn.Module):
     self, sequences: Mapping[str, Sequence], *, train: bool
   ) -> dict[str, Sequence]:
     inputs = fusion_inputs(
-      self, sequences, self.size.embed_dim, self.precision, self.restore
+      self,
+      sequences,
+      self.size.embed_dim,
+      self.precision,
+      self.restore,
+      self.project,
+      self.modality_embeddings,
     )
+    if self.cls:
+      inputs = {CLS: self._class_token(inputs), **inputs}
     lengths = tuple((name, s.x.shape[1]) for name, s in inputs.items())
     stack = Stack(
       self.size.num_layers,
@@ -56,6 +67,21 @@ class JointEncoder(nn.Module):
       name="stack",
     )
     return mix(stack, inputs, train=train)
+
+  def _class_token(self, inputs):
+    """A token that counts where any other does."""
+    token = self.param(
+      "cls",
+      nn.with_logical_partitioning(
+        nn.initializers.normal(0.02), (None, None, axes.EMBED)
+      ),
+      (1, 1, self.size.embed_dim),
+      jnp.float32,
+    )
+    masks = jnp.concatenate([s.mask for s in inputs.values()], axis=1)
+    x = jnp.broadcast_to(token, (len(masks), 1, self.size.embed_dim))
+    counts = jnp.any(masks, axis=1, keepdims=True)
+    return Sequence(x.astype(self.precision.activations), counts, num_content=1)
 
 
 def mix(
@@ -90,6 +116,9 @@ def joint(
   multiway: bool = False,
   fused_layers: int = 0,
   restore: bool = True,
+  project: bool = False,
+  modality_embeddings: bool = True,
+  cls: bool = False,
   stack: StackOptions | Mapping[str, Any] = VIT,
   precision: precision_lib.Precision = precision_lib.FLOAT32,
 ) -> JointEncoder:
@@ -101,6 +130,9 @@ def joint(
     fused_layers: so many layers at the top share one after all; BEiT-3 has 3.
     restore: tokens that encoders drop come back here. False saves their work:
       what predicts them needs a decoder of the modality, e.g. 'predictor'.
+    project: inputs pass a projection even if they have the fusion's width.
+    modality_embeddings: tokens get a learned vector of their modality.
+    cls: a learned token joins, as in FLAVA; matching then looks at it alone.
     stack: see `StackOptions`.
     precision: see `core.precision`.
 
@@ -119,5 +151,13 @@ def joint(
       "feed-forward anyway. Set multiway=True or fused_layers=0."
     )
   return JointEncoder(
-    size, stack_options(stack), multiway, fused_layers, restore, precision
+    size,
+    stack_options(stack),
+    multiway,
+    fused_layers,
+    restore,
+    project,
+    modality_embeddings,
+    cls,
+    precision,
   )

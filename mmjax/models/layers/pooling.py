@@ -41,6 +41,7 @@ class Pool(nn.Module):
   precision: precision_lib.Precision = precision_lib.FLOAT32
   tanh: bool = False
   norm_epsilon: float = 0.0  # 0 = no norm.
+  projection: int = 0  # Channels of one that comes after; 0 = none, but `tanh`.
 
   @nn.compact
   def __call__(self, sequence: Sequence) -> Float[Array, "b d"]:
@@ -49,16 +50,15 @@ class Pool(nn.Module):
       pooled = layer_norm(self.precision, "norm_after", self.norm_epsilon)(
         pooled
       )
-    if not self.tanh:
+    if not self.tanh and not self.projection:
       return pooled
-    return jnp.tanh(
-      Projection(
-        (pooled.shape[-1],),
-        (axes.EMBED, axes.MLP),
-        precision=self.precision,
-        name="projection",
-      )(pooled)
-    )
+    projected = Projection(
+      (self.projection or pooled.shape[-1],),
+      (axes.EMBED, axes.MLP),
+      precision=self.precision,
+      name="projection",
+    )(pooled)
+    return jnp.tanh(projected) if self.tanh else projected
 
   def _pooled(self, sequence):
     if self.kind == "cls":

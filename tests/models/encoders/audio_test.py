@@ -247,7 +247,7 @@ def test_every_stem_goes_with_all_positions_and_poolings(
     return sequence.x, sequence.coordinates, pooled, variables
 
   x, coordinates, pooled, variables = jax.eval_shape(run, waveform)
-  assert pooled.shape == (2, 16)
+  assert pooled.shape == (2, 32 if pool == "cls_mean" else 16)
   assert x.shape == (2, 1 + (pool == "cls") + 8, 16)
   assert coordinates.shape == (1, 8, 2 if stem == "patches" else 1)
   params = variables["params"]
@@ -387,3 +387,18 @@ def test_less_than_a_frame_is_refused(waveform):
   stem = AudioStem(LogMel(RATE, LogMelOptions(**LOG_MEL)), SAMPLES, 16)
   with pytest.raises(errors.UserError, match="audio has 3 samples"):
     jax.eval_shape(lambda: stem.init(KEY, waveform[:, :3]))
+
+
+def test_silence_after_a_recording_may_be_heard(waveform, randomized):
+  """As Whisper hears it: zeros that count as all else."""
+  mask = jnp.ones(waveform.shape, bool).at[1, SAMPLES // 2 :].set(False)
+  stem = _made("conv", mask_padding=False).stem
+  params = randomized(stem, waveform)
+  # What stands in place of padding is not heard itself.
+  got = _stem(stem, params, waveform, mask=mask)
+  silent = _stem(stem, params, jnp.where(mask, waveform, 0.0))
+  np.testing.assert_array_equal(got.mask, True)
+  np.testing.assert_array_equal(got.x, silent.x)
+  masked = _stem(_made("conv").stem, params, waveform, mask=mask)
+  assert not bool(masked.mask[1, -1])
+  assert np.abs(got.x - masked.x)[1, -1].max() > 1e-3

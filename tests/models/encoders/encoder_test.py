@@ -11,6 +11,7 @@ from mmjax.models.encoders.encoder import Encoder
 from mmjax.models.encoders.text import text
 from mmjax.models.encoders.video import video
 from mmjax.models.encoders.vit import vit
+from mmjax.models.layers.options import StackOptions
 from mmjax.models.variants import Size
 
 SIZE = Size(embed_dim=16, num_layers=1, num_heads=2, mlp_dim=24)
@@ -256,3 +257,25 @@ def test_a_text_is_not_cut():
   assert made.patch_dim == 0
   with pytest.raises(errors.UserError, match="TextStem does not cut"):
     made.apply({}, jnp.zeros((1, 3), jnp.int32), method="cut")
+
+
+def test_fusions_get_what_there_is_before_the_norm(tokens, randomized, by_hand):
+  x, mask = tokens
+  module = Encoder(Given(), SIZE, fuse_before_norm=True)
+  params = randomized(module, x, train=False)
+  got = _encode(module, params, x, mask=mask)
+  for i in range(3):
+    seen = np.broadcast_to(mask[i], (4, 4))
+    stream = by_hand.block(params["stack"]["layer_00"], x[i], seen)
+    np.testing.assert_allclose(
+      got.before_norm[i], stream, rtol=1e-4, atol=1e-5
+    )
+    normed = by_hand.layer_norm(params["last_norm"], stream)
+    np.testing.assert_allclose(got.x[i], normed, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stack_without_a_last_norm_has_nothing_before_it(tokens):
+  options = StackOptions(norm_position="post")
+  module = Encoder(Given(), SIZE, options=options, fuse_before_norm=True)
+  with pytest.raises(errors.UserError, match="norm_position='pre'"):
+    module.init(KEY, tokens[0], train=False)

@@ -75,6 +75,31 @@ def test_a_text_without_mask_counts_everywhere(params, ids):
   np.testing.assert_array_equal(got, np.ones((3, 5), bool))
 
 
+def test_padding_counts_where_it_is_attended_to(params, ids, mask):
+  encoder = text(
+    vocab_size=VOCAB,
+    max_tokens=5,
+    size=SIZE,
+    pool="last",
+    attend_padding=True,
+  )
+  positions = {"table": params["stem"]["positions"]["table"][:5]}
+  params = {**params, "stem": {**params["stem"], "positions": positions}}
+
+  def run(ids, mask):
+    got = encoder.apply({"params": params}, ids, mask=mask, train=False)
+    pooled = encoder.apply({"params": params}, got, method="pool")
+    return got, pooled
+
+  got, pooled = jax.jit(run)(ids, mask)
+  expected, _ = jax.jit(run)(ids, jnp.ones_like(mask))
+  np.testing.assert_array_equal(got.x, expected.x)
+  assert np.all(got.mask)
+  np.testing.assert_array_equal(pooled, got.x[:, -1])
+  with pytest.raises(errors.UserError, match="4 tokens.*max_tokens=5"):
+    jax.eval_shape(run, ids[:, :4], mask[:, :4])
+
+
 def test_texts_longer_than_the_position_table_are_refused(encoder):
   with pytest.raises(errors.UserError, match="9 tokens.*max_tokens=8"):
     jax.eval_shape(

@@ -74,6 +74,28 @@ def _encode(encoder, params, image, **kwargs):
   )(image)
 
 
+def test_patches_without_bias_pass_a_norm_before_the_stack(
+  image, randomized, by_hand
+):
+  encoder = vit(
+    image_size=ROWS * PATCH,
+    patch_size=PATCH,
+    size=SIZE,
+    pool="cls",
+    patch_bias=False,
+    input_norm=True,
+  )
+  params = randomized(encoder, image, train=False)
+  assert set(params["stem"]["patches"]) == {"kernel"}
+  x, positions = _tokens(params, image, by_hand)
+  got = _encode(encoder, params, image).x
+  for i in range(3):
+    tokens = np.concatenate([params["cls"][0], x[i] + positions])
+    tokens = by_hand.layer_norm(params["first_norm"], tokens)
+    expected = by_hand.stack(params["stack"], tokens, np.ones(1 + NUM, bool))
+    np.testing.assert_allclose(got[i], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_patches_are_cut_row_by_row(rng):
   image = rng.integers(0, 256, (2, 4, 6, 3)).astype(np.uint8)
   np.testing.assert_array_equal(

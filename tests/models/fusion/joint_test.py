@@ -119,3 +119,38 @@ def test_dropped_tokens_may_stay_dropped(four, randomized):
     np.testing.assert_allclose(got[name].x, want[name].x, atol=1e-6)
   assert got["video"].positions is not None
   assert got["video"].num_content == 3
+
+
+def test_a_class_token_of_its_own_joins(four, randomized, by_hand):
+  """As in FLAVA: inputs pass projections, and nothing names their modality."""
+  module = joint(size=SIZE, project=True, modality_embeddings=False, cls=True)
+  normed = {m: four[m].replace(before_norm=-2.0 * four[m].x) for m in ("text",)}
+  given = {"image": four["image"], **normed}
+  params = randomized(module, given, train=False)
+  assert set(params) == {"cls", "input_image", "input_text", "stack"}
+  got = jax.jit(lambda s: module.apply({"params": params}, s, train=False))(
+    given
+  )
+  assert list(got) == ["cls", "image", "text"]
+  assert got["text"].before_norm is None
+  for i in range(2):
+    x = np.concatenate(
+      [
+        np.asarray(params["cls"])[0],
+        by_hand.linear(params["input_image"], four["image"].x[i]),
+        by_hand.linear(params["input_text"], -2.0 * four["text"].x[i]),
+      ]
+    )
+    counts = [[True], four["image"].mask[i], four["text"].mask[i]]
+    x = by_hand.stack(params["stack"], x, np.concatenate(counts))
+    np.testing.assert_allclose(got["cls"].x[i], x[:1], rtol=1e-4, atol=1e-5)
+    image = x[1 : 1 + len(four["image"].x[i])]
+    np.testing.assert_allclose(got["image"].x[i], image, rtol=1e-4, atol=1e-5)
+
+
+def test_a_class_token_does_not_count_where_nothing_does(four, randomized):
+  module = joint(size=SIZE, cls=True)
+  image = {"image": four["image"]}
+  params = randomized(module, image, train=False)
+  got = module.apply({"params": params}, image, train=False)
+  np.testing.assert_array_equal(got["cls"].mask[:, 0], [True, True, False])

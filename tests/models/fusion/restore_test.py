@@ -91,3 +91,18 @@ def test_what_is_filled_in_counts_where_anything_does(randomized):
   np.testing.assert_array_equal(got.mask[0], False)
   # Of the other example, only the token of position 4 does not count.
   np.testing.assert_array_equal(got.mask[1], [True] * 5 + [False])
+
+
+def test_kept_tokens_too_may_get_their_positions(randomized):
+  sequence = _sequence(num_prefix=1)
+  params = randomized(Restore(), sequence)
+  some, all_ = (
+    Restore(everywhere=everywhere).apply({"params": params}, sequence)
+    for everywhere in (False, True)
+  )
+  table = np.asarray(params["positions"]["table"])
+  added = np.zeros((2, NUM, D), np.float32)
+  for i in range(2):
+    added[i, VISIBLE[i]] = table[VISIBLE[i]]
+  np.testing.assert_allclose(all_.content, some.content + added, rtol=1e-6)
+  np.testing.assert_array_equal(all_.x[:, :1], some.x[:, :1])

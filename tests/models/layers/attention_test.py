@@ -76,6 +76,31 @@ def test_the_gradient_rule_agrees_with_autodiff(rng, qkv, q):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("lead", [1, B])
+def test_a_bias_is_added_to_the_logits(rng, qkv, lead):
+  mask = _mask(rng)
+  bias = jnp.asarray(rng.normal(size=(lead, K, N, M)), jnp.float32)
+  weights = jnp.asarray(rng.normal(size=(B, N, K, D)), jnp.float32)
+
+  def naive(query, key, value, bias):
+    logits = jnp.einsum("bnkd,bmkd->bknm", query, key) / np.sqrt(D) + bias
+    probs = jax.nn.softmax(jnp.where(mask[:, None], logits, -1e9), axis=-1)
+    return jnp.einsum("bknm,bmkd->bnkd", probs, value)
+
+  def ours(query, key, value, bias):
+    return dot_product_attention(query, key, value, mask, bias=bias)
+
+  np.testing.assert_allclose(
+    ours(*qkv, bias), naive(*qkv, bias), rtol=1e-5, atol=1e-6
+  )
+  gradients = [
+    jax.grad(lambda *x, f=f: jnp.sum(weights * f(*x)), (0, 1, 2, 3))(*qkv, bias)
+    for f in (ours, naive)
+  ]
+  for got, expected in zip(*gradients, strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_the_gradient_rule_agrees_with_finite_differences(rng, qkv):
   mask = _mask(rng)
   weights = rng.normal(size=(B, N, K, D))
@@ -195,3 +220,18 @@ def test_heads_that_do_not_divide_the_width_are_refused():
     Attention(num_heads=3).init(
       KEY, jnp.ones((1, 2, 8)), mask=jnp.ones((1, 1, 2), bool)
     )
+
+
+def test_a_bias_of_keys_changes_nothing_and_can_be_left_out(rng, randomized):
+  x = jnp.asarray(rng.normal(size=(B, N, K * D)), jnp.float32)
+  mask = jnp.ones((B, 1, N), bool)
+  whole, without = Attention(K), Attention(K, key_bias=False)
+  params = randomized(whole, x, mask=mask)
+  assert set(randomized(without, x, mask=mask)["key"]) == {"kernel"}
+  less = {**params, "key": {"kernel": params["key"]["kernel"]}}
+  np.testing.assert_allclose(
+    without.apply({"params": less}, x, mask=mask),
+    whole.apply({"params": params}, x, mask=mask),
+    rtol=1e-4,
+    atol=1e-6,
+  )

@@ -18,6 +18,8 @@ def _by_formula(name, x):
   if name == "gelu_tanh":
     inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
     return 0.5 * x * (1 + np.tanh(inner))
+  if name == "quick_gelu":
+    return x / (1 + np.exp(-1.702 * x))
   return {"relu": np.maximum(x, 0), "silu": x / (1 + np.exp(-x))}[name]
 
 

@@ -67,6 +67,18 @@ def test_a_post_norm_stack_has_no_norm_at_its_end(inputs):
   assert sorted(params) == ["layer_00", "layer_01"]
 
 
+def test_a_norm_at_the_end_may_be_left_out(inputs, randomized, by_hand):
+  x, mask = inputs
+  given = dict(mask=mask, train=False)
+  params = randomized(Stack(1, 2, MLP), x, **given)
+  whole = Stack(1, 2, MLP).apply({"params": params}, x, **given)
+  norm = params.pop("norm")
+  module = Stack(1, 2, MLP, StackOptions(final_norm=False))
+  got = module.apply({"params": params}, x, **given)
+  expected = by_hand.layer_norm(norm, got)
+  np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_rms_norm_takes_off_no_mean(inputs, run, by_hand):
   params, got = run(norm="rms_norm", norm_epsilon=1e-3)
   assert set(params["mlp_norm"]) == {"scale"}

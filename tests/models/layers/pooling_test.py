@@ -43,6 +43,21 @@ def test_mean_is_over_the_content_that_counts(sequence):
     np.testing.assert_allclose(got[i], np.mean(rows, axis=0), rtol=1e-5)
 
 
+def test_cls_mean_is_both_side_by_side(sequence):
+  got = Pool("cls_mean").apply({}, sequence)
+  both = [Pool(kind).apply({}, sequence) for kind in ("cls", "mean")]
+  np.testing.assert_array_equal(got, np.concatenate(both, axis=1))
+
+
+def test_a_norm_may_come_after(sequence, randomized, by_hand):
+  module = Pool("mean", norm_epsilon=1e-3)
+  params = randomized(module, sequence)
+  got = module.apply({"params": params}, sequence)
+  mean = Pool("mean").apply({}, sequence)
+  expected = by_hand.layer_norm(params["norm_after"], mean, 1e-3)
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_mean_of_nothing_is_zero(sequence):
   got = Pool("mean").apply(
     {}, sequence.replace(mask=jnp.zeros_like(sequence.mask))
@@ -110,3 +125,12 @@ def test_a_projection_and_tanh_may_come_after(sequence, randomized, by_hand):
   got = module.apply({"params": params}, sequence)
   expected = by_hand.linear(params["projection"], sequence.x[:, PREFIX])
   np.testing.assert_allclose(got, np.tanh(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_projection_comes_after_without_tanh(sequence, randomized, by_hand):
+  module = Pool("cls", projection=3)
+  params = randomized(module, sequence)
+  got = module.apply({"params": params}, sequence)
+  expected = by_hand.linear(params["projection"], sequence.x[:, 0])
+  assert expected.shape == (3, 3)
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
