@@ -248,11 +248,12 @@ def test_every_stem_goes_with_all_positions_and_poolings(
 
   x, coordinates, pooled, variables = jax.eval_shape(run, waveform)
   assert pooled.shape == (2, 32 if pool == "cls_mean" else 16)
-  assert x.shape == (2, 1 + (pool == "cls") + 8, 16)
+  with_cls = pool in pooling.WITH_CLS
+  assert x.shape == (2, 1 + with_cls + 8, 16)
   assert coordinates.shape == (1, 8, 2 if stem == "patches" else 1)
   params = variables["params"]
   assert ("positions" in params["stem"]) == (kind == "learned")
-  assert ("cls" in params) == (pool == "cls")
+  assert ("cls" in params) == with_cls
   assert ("pooling" in params) == (pool == "map")
 
 
