@@ -267,9 +267,7 @@ def test_fusions_get_what_there_is_before_the_norm(tokens, randomized, by_hand):
   for i in range(3):
     seen = np.broadcast_to(mask[i], (4, 4))
     stream = by_hand.block(params["stack"]["layer_00"], x[i], seen)
-    np.testing.assert_allclose(
-      got.before_norm[i], stream, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(got.before_norm[i], stream, rtol=1e-4, atol=1e-5)
     normed = by_hand.layer_norm(params["last_norm"], stream)
     np.testing.assert_allclose(got.x[i], normed, rtol=1e-4, atol=1e-5)
 
