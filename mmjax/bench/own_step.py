@@ -9,12 +9,12 @@ import ml_collections as mlc
 import numpy as np
 from absl import flags
 
-from mmjax.bench import machine
 from mmjax.bench.candidate import PARITY_STEPS
 from mmjax.build import experiment as experiment_lib
-from mmjax.build import initial
+from mmjax.build import initial, remat
 from mmjax.core import config as config_lib
 from mmjax.core import errors, precision
+from mmjax.core import memory as memory_lib
 from mmjax.data import loader, prefetch
 from mmjax.plan import memory
 from mmjax.train import predict
@@ -50,7 +50,7 @@ def compile_step(
   made_of.model.precision = precision_of(precision_name, backend)
   # What the weights are makes no difference.
   made_of.init.from_checkpoint = made_of.init.lora = ""
-  made = experiment_lib.prepare(made_of)
+  made, _ = remat.prepare(made_of)
   batches = made.abstract_batches()
   start = time.perf_counter()
   with predict.placement(made.mesh, made.rules):
@@ -150,7 +150,7 @@ class OwnStep:
       self._made.batch_size,
       fixed=share * memory.shard_bytes(self._made.abstract_state),
       total=float(share * sum(self.facts[name] for name in BYTES)),
-      free=machine.free_bytes(device),
+      free=memory_lib.free_bytes(device),
     )
 
   def _first_batch(self) -> dict[str, dict[str, np.ndarray]]:

@@ -18,6 +18,7 @@ from mmjax.core import errors, trees
 from mmjax.data import tokenizer_files
 from mmjax.data.tokenizer import CHAT, LAYOUT, ROLES, TextTokenizer
 from mmjax.data.tokenizer_backends import SENTENCEPIECE
+from mmjax.models import variants
 from mmjax.train import checkpoint
 from mmjax.train import state as state_lib
 
@@ -147,7 +148,7 @@ def export_weights(
   params, kind = read_params(workdir, step), FAMILIES[name]
   same = recorded if recorded.get("family") == name else {}
   found = kind.origin(
-    config_lib.plain(config),
+    _spelled_out(config, workdir),
     {n: x.shape for n, x in params.items()},
     same.get("config", {}),
   )
@@ -208,10 +209,10 @@ def read_record(workdir: Path) -> dict[str, Any]:
 
 
 def read_params(workdir: Path, step: str) -> dict[str, np.ndarray]:
-  """The parameters of a checkpoint, by name."""
+  """The parameters of a checkpoint, by name; averaged, if it has averages."""
   saved = checkpoints.open_checkpoints(workdir)
   try:
-    params, _ = saved.restore_params(checkpoints.which(step))
+    params, _ = saved.restore_params(checkpoints.which(step), averaged=None)
   finally:
     saved.close()
   return {n: np.asarray(x) for n, x in trees.flatten(params).items()}
@@ -248,6 +249,27 @@ def _config(
     )
   )
   return settings_lib.resolve(config), tuple(notes)
+
+
+def _spelled_out(config: mlc.ConfigDict, workdir: Path) -> dict[str, Any]:
+  """A config as plain values, with what it leaves to its data and to names."""
+  plain = config_lib.plain(config)
+  model, data = plain["model"], plain["data"]
+  if data["text"] and not model["vocab_size"]:
+    tokenizer = TextTokenizer.load(workdir / workdirs.TOKENIZER_FILE)
+    model["vocab_size"] = tokenizer.vocab_size
+  towers = {**model["encoders"], "fusion": model["fusion"]}
+  for section in (*towers.values(), *model["decoders"].values()):
+    if section.get("size"):
+      section["size"] = dataclasses.asdict(variants.resolve(section["size"]))
+  for part in (model["encoders"], model["decoders"]):
+    for name, ours, theirs in (
+      ("image", "image_size", "size"),
+      ("text", "max_tokens", "max_tokens"),
+    ):
+      if name in part and data[name]:
+        part[name].setdefault(ours, data[name][theirs])
+  return plain
 
 
 def _save(made, state, out):

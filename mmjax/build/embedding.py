@@ -28,7 +28,8 @@ from mmjax.models.layers import norm, pooling
 from mmjax.sharding import mesh as mesh_lib
 from mmjax.train import predict
 
-LEARNED = ("tanh", "norm")  # Options of pooling that have parameters.
+# Options of pooling that have parameters.
+LEARNED = ("tanh", "norm", "projection")
 POOLS = ("shared", "pooled", "mean", "first", "tokens")
 SHORTEST = 16  # Tokens, to which texts are padded at least.
 

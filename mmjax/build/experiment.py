@@ -323,8 +323,15 @@ def _check_frozen(parts, trainable):
         )
 
 
-def with_remat(config: mlc.ConfigDict, policy: str) -> mlc.ConfigDict:
-  """A config whose stacks all compute again what `policy` says.
+def with_remat(
+  config: mlc.ConfigDict, policy: str, only: str = ""
+) -> mlc.ConfigDict:
+  """A config whose stacks compute again what `policy` says.
+
+  Args:
+    config: resolved.
+    policy: of `options.REMAT_POLICIES`.
+    only: leaves the stacks alone that say another policy than this.
 
   Raises:
     UserError: unknown policy.
@@ -333,7 +340,8 @@ def with_remat(config: mlc.ConfigDict, policy: str) -> mlc.ConfigDict:
     raise errors.unknown("remat policy", policy, options.REMAT_POLICIES)
   copy = mlc.ConfigDict(config.to_dict())
   for stack in _stacks(copy).values():
-    stack.remat = policy
+    if not only or stack.remat == only:
+      stack.remat = policy
   return copy
 
 

@@ -51,7 +51,8 @@ class Program:
       call = model_call.ModelCall(
         parts.model, variables, jax.random.key(0), train=False
       )
-      return self.run(ForwardOnce(call, inputs, train=False))
+      made = self.run(ForwardOnce(call, inputs, train=False))
+      return {name: _readable(x) for name, x in made.items()}
 
     return run
 
@@ -83,6 +84,11 @@ def programs(
       if made and head not in found:
         found[head] = Program(item.task, *made)
   return found
+
+
+def _readable(x):
+  """In a type that npz has."""
+  return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
 def _encoded(apply, *, modality, pools):

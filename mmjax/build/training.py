@@ -14,9 +14,9 @@ import numpy as np
 
 from mmjax.build import (
   evaluation,
-  experiment,
   initial,
   processes,
+  remat,
   tokenizer_ids,
   workdirs,
 )
@@ -88,7 +88,7 @@ class Run:
     self.train = settings_lib.settings(config, "train")
     self.log = settings_lib.settings(config, "log")
     self.saving = settings_lib.settings(config, "checkpoint")
-    self.experiment = experiment.prepare(config)
+    self.experiment, self._remat = remat.prepare(config, self._agree)
     if not any(self.experiment.trainable.values()):
       raise errors.UserError(
         "config.finetune.trainable is empty, as `mmjax convert` writes it: "
@@ -117,6 +117,12 @@ class Run:
     # By step, counted from 1: its tasks, each with the bucket of its batch.
     self._buckets: dict[int, tuple[tuple[str, int], ...]] = {}
 
+  def _agree(self, free: float) -> float:
+    """The least that any process has."""
+    if self.job is None:
+      return free
+    return min(float(said) for said in self.job.gather(repr(free)))
+
   def execute(self) -> Outcome:
     """Trains until the end or until asked to stop; saves either way."""
     with self._stop_signal() as stop:
@@ -134,6 +140,8 @@ class Run:
         return Outcome(first, True, self.evaluation.read_results(first))
       if first == 0:
         writer.write(self._start_row())
+      if self._remat:
+        self.listener.on_message(self._remat)
       self.listener.on_start(self, first)
       made = self._batches(first)
       if self.job is not None:
@@ -248,9 +256,10 @@ class Run:
         self._check_health(row)
 
     hooks = [
+      loop.Hook(lambda step, state: self.checkpointer.check(), 1),
       loop.Hook(
         lambda step, state: self._evaluate(step, state, writer, meter), 1, False
-      )
+      ),
     ]
     hooks.append(loop.Hook(self._save, self.saving.every_steps))
     try:

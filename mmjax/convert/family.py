@@ -212,7 +212,9 @@ class Family:
       ):
         continue  # Nothing of the weights depends on it.
       value = _look_up(root, key.ours)
-      if key.theirs:
+      if key.theirs and value is None:
+        problems.append(f"{key.ours} does not say what {key.theirs!r} is")
+      elif key.theirs:
         made = key.back(value)
         if theirs.setdefault(key.theirs, made) != made:
           problems.append(f"{key.ours}={value!r} contradicts another key")

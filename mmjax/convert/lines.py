@@ -1,11 +1,18 @@
 """Lines that the tables of many families have."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmjax.convert import mapping
 from mmjax.convert.family import ABSENT, Key, Source
-from mmjax.convert.transforms import Flat, Matrix, Patches, Rows, Transform
+from mmjax.convert.transforms import (
+  Flat,
+  Matrix,
+  Patches,
+  Rows,
+  Transform,
+  WithClass,
+)
 from mmjax.core import errors
 
 # Their names of activations -> ours.
@@ -21,8 +28,6 @@ ACTIVATIONS = {
 NEVER = -1e4
 PREPROCESSOR = "preprocessor_config.json"
 TOKENIZER = "tokenizer_config.json"
-HALF = [0.5, 0.5, 0.5]
-IMAGENET = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 
 def key(ours: str, theirs: str, **rest: Any) -> Key:
@@ -91,6 +96,69 @@ def stack(path: str, norm_position: str) -> tuple[Key, ...]:
   )
 
 
+def transformer(
+  path: str, tower: str = "", dropout: float = 0.0, **names: str
+) -> tuple[Key, ...]:
+  """The size of a transformer and its blocks, by the keys of BERT's config.
+
+  Args:
+    path: of ours.
+    tower: whose config it stands in, as "text_config.".
+    dropout: of the residual branches, by default.
+    **names: as of `size`.
+  """
+  blocks, epsilon = f"{path}.stack", f"{tower}layer_norm_eps"
+  dropped = f"{tower}hidden_dropout_prob"
+  return (
+    *size(path, tower, **names),
+    activation(f"{blocks}.activation", f"{tower}hidden_act", "gelu"),
+    key(f"{blocks}.norm_epsilon", epsilon, default=1e-12),
+    key(f"{blocks}.dropout_rate", dropped, default=dropout),
+    theirs(f"{tower}attention_probs_dropout_prob", 0.0, checked=False),
+  )
+
+
+def text(
+  path: str, tower: str = "", max_tokens: int = 512, skip: int = 0
+) -> tuple[Key, ...]:
+  """A text encoder whose tokens see each other, by the keys of BERT's config.
+
+  Args:
+    path: of ours.
+    tower: whose config it stands in, as "text_config.".
+    max_tokens: of a text, by default.
+    skip: rows of positions before the first, which nobody reads.
+  """
+  return (
+    *fixed(path, name="text", positions="learned"),
+    *fixed(path, causal=False, attend_padding=False),
+    key(
+      f"{path}.max_tokens",
+      f"{tower}max_position_embeddings",
+      default=max_tokens + skip,
+      into=lambda rows: rows - skip,
+      back=lambda tokens: tokens + skip,
+    ),
+    key("model.vocab_size", f"{tower}vocab_size"),
+    key(f"{path}.num_segments", f"{tower}type_vocab_size", default=2),
+    key(
+      f"{path}.embedding_norm_epsilon", f"{tower}layer_norm_eps", default=1e-12
+    ),
+  )
+
+
+def token_head(
+  objective: str, when: str, tower: str = "", **values: Any
+) -> tuple[Key, ...]:
+  """An objective, of these `values`, that predicts tokens as BERT does."""
+  path, epsilon = f"objectives.{objective}", f"{tower}layer_norm_eps"
+  return (
+    *fixed(path, when, **values),
+    activation(f"{path}.head_activation", f"{tower}hidden_act", "gelu", when),
+    key(f"{path}.head_norm_epsilon", epsilon, when=when),
+  )
+
+
 def vit(
   path: str,
   pool: str = "cls",
@@ -111,64 +179,6 @@ def vit(
     *stack(f"{path}.stack", "pre"),
     *features("image"),
   )
-
-
-def pixels(path: str, tower: str = "", **defaults: Any) -> tuple[Key, ...]:
-  """The size of pictures, and how `complete_pixels` found them normalised."""
-  size = {k: dict(default=v) for k, v in defaults.items()}
-  return (
-    key(
-      f"{path}.image_size", f"{tower}image_size", **size.get("image_size", {})
-    ),
-    key(
-      f"{path}.patch_size", f"{tower}patch_size", **size.get("patch_size", {})
-    ),
-    key(f"{path}.pixel_mean", "image_mean", into=tuple, back=list),
-    key(f"{path}.pixel_std", "image_std", into=tuple, back=list),
-    key("data.image.size", f"{tower}image_size"),
-  )
-
-
-def complete_pixels(
-  source: Source,
-  has: set[str],
-  mean: Sequence[float] = HALF,
-  std: Sequence[float] = HALF,
-) -> dict[str, Any]:
-  """How pixels are normalised stands in a file of its own."""
-  said = source.beside.get(PREPROCESSOR, {})
-  return {
-    "image_mean": said.get("image_mean", list(mean)),
-    "image_std": said.get("image_std", list(std)),
-  }
-
-
-def pixel_file(
-  kind: str, tower: str = ""
-) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-  """That file, of an image processor of `transformers`."""
-
-  def files(config):
-    side = config[f"{tower}image_size"]
-    return {
-      PREPROCESSOR: dict(
-        image_processor_type=kind,
-        do_resize=True,
-        size=dict(height=side, width=side),
-        do_rescale=True,
-        rescale_factor=1 / 255,
-        do_normalize=True,
-        image_mean=config["image_mean"],
-        image_std=config["image_std"],
-      )
-    }
-
-  return files
-
-
-def dropout(path: str, default: float) -> Key:
-  """Of the residual branches."""
-  return key(path, "hidden_dropout_prob", default=default)
 
 
 def features(modality: str) -> tuple[Key, ...]:
@@ -218,22 +228,44 @@ def norm(ours: str, theirs: str) -> list[mapping.Rule]:
   ]
 
 
-def text_tables(
-  stem: str, theirs: str, vocab: str = "vocab_size"
-) -> list[mapping.Rule]:
-  """Embeddings of words, positions and segments, and their norm, as in BERT."""
-  rows = lambda c: Rows(used=c[vocab])  # noqa: E731
-  names = {"positions": "position", "segments": "token_type"}
+def image_tables(encoder: str, theirs: str) -> list[mapping.Rule]:
+  """Class token, positions and the map of patches, as in ViT."""
+  kernel = f"{theirs}.patch_embeddings.projection"
   return [
     mapping.rule(
-      f"{stem}/tokens/table", f"{theirs}.word_embeddings.weight", rows
+      [f"{encoder}/cls", f"{encoder}/stem/positions/table"],
+      [f"{theirs}.cls_token", f"{theirs}.position_embeddings"],
+      WithClass(),
     ),
+    *patches(f"{encoder}/stem/patches", kernel),
+  ]
+
+
+def text_tables(
+  stem: str, theirs: str, vocab: str = "vocab_size", skip: int = 0
+) -> list[mapping.Rule]:
+  """Embeddings of words, positions and segments, and their norm, as in BERT.
+
+  `skip` is as of `text`.
+  """
+  tables = {
+    "tokens": ("word", lambda c: Rows(used=c[vocab])),
+    "positions": ("position", Rows(skip=skip)),
+    "segments": ("token_type", None),
+  }
+  return [
     *(
-      mapping.rule(f"{stem}/{a}/table", f"{theirs}.{b}_embeddings.weight")
-      for a, b in names.items()
+      mapping.rule(f"{stem}/{a}/table", f"{theirs}.{b}_embeddings.weight", how)
+      for a, (b, how) in tables.items()
     ),
     *norm(f"{stem}/norm", f"{theirs}.LayerNorm"),
   ]
+
+
+def word_bias(ours: str, theirs: str) -> mapping.Rule:
+  """Of the logits of words; those that theirs has not are never said."""
+  rows = lambda c: Rows(used=c["vocab_size"], fill=NEVER)  # noqa: E731
+  return mapping.rule(ours, theirs, rows)
 
 
 def transform(ours: str, theirs: str) -> list[mapping.Rule]:
@@ -257,15 +289,21 @@ PARTS = {
 }
 
 
-def block(ours: str, theirs: str, **names: str) -> list[mapping.Rule]:
-  """A block named as in torch: what each of `PARTS` is called there."""
+def block(
+  ours: str, theirs: str, unbiased: Sequence[str] = (), **names: str
+) -> list[mapping.Rule]:
+  """A block named as in torch: what each of `PARTS` is called there.
+
+  Those that are `unbiased` have a kernel only.
+  """
   rules = []
   for part, name in names.items():
     path, other = f"{ours}/{PARTS[part]}", f"{theirs}.{name}"
     if part.endswith("_norm"):
       rules += norm(path, other)
     else:
-      rules += linear(path, other, num_in=2 if part == "out" else 1)
+      kernel, bias = linear(path, other, num_in=2 if part == "out" else 1)
+      rules += [kernel] if part in unbiased else [kernel, bias]
   return rules
 
 

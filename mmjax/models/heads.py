@@ -1,16 +1,20 @@
 """What stands between the last features and the logits of a task."""
 
+import math
 import string
+from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mmjax.core import axes, errors
 from mmjax.core import precision as precision_lib
 from mmjax.models.layers.mlp import ACTIVATIONS
 from mmjax.models.layers.norm import layer_norm
-from mmjax.models.layers.placement import gather, place
+from mmjax.models.layers.placement import batch_ways, gather, place
 from mmjax.models.layers.projection import Projection
 
 
@@ -158,6 +162,66 @@ def _placed(x):
   # XLA's partitioner (jax 0.10.2): what is between them is given a place.
   names = (axes.ACT_BATCH, *[None] * (x.ndim - 2), axes.ACT_EMBED)
   return place(x, names)
+
+
+# Logits that are computed at a time on a device, of a head of many classes at
+# many tokens: 256 MiB in float32.
+MOST_LOGITS = 1 << 26
+
+
+def num_parts(head: nn.Module, x: Float[Array, "b n d"]) -> int:
+  """In how many parts the logits of so many tokens are computed."""
+  classes = getattr(head, "num_classes", 0)
+  examples = x.shape[0] // batch_ways(x.shape[0])
+  share = examples * x.shape[1] * classes  # Of logits, on each device.
+  return min(max(1, math.ceil(share / MOST_LOGITS)), x.shape[1])
+
+
+def judge_in_parts(
+  head: nn.Module,
+  x: Float[Array, "b n d"],
+  labels: Int[Array, "b n"],
+  judge: Callable[[Array, Array], Any],
+  parts: int,
+  **given: Array,
+) -> Any:
+  """What is judged of the logits, which are never there all at once.
+
+  Some tokens of each example at a time, in both passes; the backward pass
+  computes their logits again.
+
+  Args:
+    head: whose logits.
+    x: the tokens.
+    labels: of the tokens.
+    judge: `(logits, labels) -> tree` of arrays `b n`, each token by itself.
+    parts: how many.
+    given: passed to the head.
+  """
+  n = x.shape[1]
+  length = -(-n // parts)
+
+  def split(y):  # parts b length ...
+    padding = [(0, 0)] * y.ndim
+    padding[1] = (0, parts * length - n)
+    y = jnp.pad(y, padding)
+    y = y.reshape(y.shape[0], parts, length, *y.shape[2:])
+    return jnp.moveaxis(y, 1, 0)
+
+  def join(y):
+    y = jnp.moveaxis(y, 0, 1)
+    return y.reshape(y.shape[0], parts * length, *y.shape[3:])[:, :n]
+
+  def body(head, _, part):
+    return None, judge(head(part[0], **given), part[1])
+
+  scan = nn.scan(
+    nn.remat(body, prevent_cse=False),
+    variable_broadcast="params",
+    split_rngs={"params": False},
+  )
+  _, said = scan(head, None, (split(x), split(labels)))
+  return jax.tree.map(join, said)
 
 
 HEADS = {

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.core import errors
 from mmjax.core.sequence import Sequence
+from mmjax.models import heads as heads_lib
 from mmjax.models.shared_space import SharedSpace
 from mmjax.models.visual_tokenizer.tokenizer import Reconstruction
 
@@ -112,15 +113,34 @@ class MultimodalModel(nn.Module):
 
   def head(self, name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The logits of a head."""
+    head, given = self._head(name)
+    return head(x, **given)
+
+  def judge(
+    self,
+    name: str,
+    x: Float[Array, "b n d"],
+    labels: Int[Array, "b n"],
+    judge: Callable[[Array, Array], Any],
+  ) -> Any:
+    """`judge(logits, labels)` of a head; see `heads.judge_in_parts`."""
+    head, given = self._head(name)
+    parts = heads_lib.num_parts(head, x)
+    if parts == 1:
+      return judge(head(x, **given), labels)
+    return heads_lib.judge_in_parts(head, x, labels, judge, parts, **given)
+
+  def _head(self, name):
+    """A head, and what it is given besides tokens."""
     head = self._part("head", self.heads or {}, name)
     tied_to = getattr(head, "tied_to", "")
     if not tied_to:
-      return head(x)
+      return head, {}
     if getattr(head, "tied_in", "encoders") == "decoders":
       part = self._part("decoder", self.decoders or {}, tied_to)
     else:
       part = self._part("encoder", self.encoders, tied_to)
-    return head(x, table=part.table())
+    return head, {"table": part.table()}
 
   def restore(
     self, modality: str, sequence: Sequence, *, train: bool

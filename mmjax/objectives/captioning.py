@@ -46,13 +46,13 @@ class Captioning:
     decoded = apply(
       "decode", self.text, given, mode, self.fused, view=self.view
     )
-    said = next_token.logits(apply, self.head, decoded)  # b u v
     labels, counts = next_token.targets(batch, self.text)
-    loss, metrics = next_token.compare(said, labels, counts)
+    said = next_token.said(apply, self.head, decoded, labels)
+    loss, metrics = next_token.compare(said, counts)
     if self.parallel:
       at_once = batch[f"{self.text}_parallel"][:, None]
       for name, kind in (("parallel", at_once), ("causal", ~at_once)):
-        part, _ = next_token.compare(said, labels, counts & kind)
+        part, _ = next_token.compare(said, counts & kind)
         metrics[f"{name}_loss"] = part
     return loss, metrics
 

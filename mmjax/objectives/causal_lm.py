@@ -38,8 +38,11 @@ class CausalLM:
   def __call__(self, apply, batch, *, rng, train: bool):
     del rng, train
     method = "decode" if self.part == "decoder" else "encode"
-    said = next_token.logits(apply, self.head, apply(method, self.text))
-    return next_token.compare(said, *next_token.targets(batch, self.text))
+    labels, counts = next_token.targets(batch, self.text)
+    read = apply(method, self.text)
+    return next_token.compare(
+      next_token.said(apply, self.head, read, labels), counts
+    )
 
   def fields(self, info):
     del info

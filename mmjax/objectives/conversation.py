@@ -33,10 +33,10 @@ class Conversation:
     del rng, train
     given = tuple(sorted(self.given))
     decoded = apply("decode", self.text, given, MODE)
-    said = next_token.logits(apply, self.head, decoded)  # b u v
     labels, counts = next_token.targets(batch, self.text)
+    said = next_token.said(apply, self.head, decoded, labels)
     counts = counts & batch[f"{self.text}_answer"][:, 1:]
-    return next_token.compare(said, labels, counts)
+    return next_token.compare(said, counts)
 
   def fields(self, info):
     del info

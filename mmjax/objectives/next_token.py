@@ -6,9 +6,8 @@ what is said at the last position is not used.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -36,19 +35,30 @@ def targets(
   return labels, counts & losses.counted(batch, (text,), labels)[:, None]
 
 
-def logits(apply: Apply, head: str, sequence: Sequence) -> jax.Array:
-  """What is said of the next token, at all positions but the last."""
-  return apply("head", head, sequence.content[:, :-1])  # b u v
+class Said(NamedTuple):
+  """Of each token: how far off what is said of it is, and if it is right."""
+
+  nats: Float[Array, "b u"]
+  right: Float[Array, "b u"]
 
 
-def compare(
-  said: Float[Array, "b u v"],
-  labels: Int[Array, "b u"],
-  counts: Bool[Array, "b u"],
-) -> tuple[LossTerm, Metrics]:
+def said(
+  apply: Apply, head: str, sequence: Sequence, labels: Int[Array, "b u"]
+) -> Said:
+  """Of the next token, at all positions but the last."""
+  return apply("judge", head, sequence.content[:, :-1], labels, _judge)
+
+
+def _judge(logits, labels):
+  right = jnp.argmax(logits, axis=-1) == labels
+  nats = losses.cross_entropy(logits, labels)
+  return Said(nats, right.astype(jnp.float32))
+
+
+def compare(said: Said, counts: Bool[Array, "b u"]) -> tuple[LossTerm, Metrics]:
   """Cross-entropy and accuracy of the tokens that count."""
-  loss = losses.masked_sum(losses.cross_entropy(said, labels), counts)
-  return loss, {"accuracy": losses.accuracy(said, labels, counts)}
+  right = losses.masked_sum(said.right, counts)
+  return losses.masked_sum(said.nats, counts), {"accuracy": right}
 
 
 def head_config(

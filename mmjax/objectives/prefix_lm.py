@@ -30,11 +30,11 @@ class PrefixLM:
     del rng, train
     given = tuple(sorted(self.given))
     decoded = apply("decode", self.text, given, "prefix")
-    said = next_token.logits(apply, self.head, decoded)  # b u v
     labels, counts = next_token.targets(batch, self.text)
+    said = next_token.said(apply, self.head, decoded, labels)
     index = jnp.arange(1, labels.shape[1] + 1)[None]  # Of each label.
     counts = counts & (index >= batch[f"{self.text}_prefix"][:, None])
-    return next_token.compare(said, labels, counts)
+    return next_token.compare(said, counts)
 
   def fields(self, info):
     del info

@@ -40,10 +40,10 @@ def vqa(
     UserError: no list of answers to pick from, or labels for what is said.
   """
   if generate:
-    if multi_label:
+    if multi_label or head_kind != "linear":
       raise errors.UserError(
-        "generate=True says an answer, multi_label=True weighs a list of them: "
-        "choose one."
+        f"generate=True says an answer; multi_label={multi_label} and "
+        f"head_kind={head_kind!r} are of a list of them: choose one."
       )
     return Captioning(
       text=answer, given=(question, *given), fused=True, tied=tied, head=head

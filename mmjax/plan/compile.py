@@ -13,7 +13,7 @@ import jax
 import ml_collections as mlc
 
 from mmjax.build import experiment as experiment_lib
-from mmjax.build import settings
+from mmjax.build import remat, settings
 from mmjax.core import precision
 from mmjax.plan import collectives as collectives_lib
 from mmjax.plan import hlo
@@ -108,9 +108,22 @@ def lower(
 def plan(config: mlc.ConfigDict, topology: Topology) -> Plan:
   """Compiles a resolved config's step and reads its costs.
 
+  Of stacks with `remat="auto"`, the first policy that fits there, or the last.
+
   Raises:
     UserError: as `experiment.prepare`.
   """
+  if remat.AUTO not in experiment_lib.remat_policies(config).values():
+    return _plan(config, topology)
+  for policy in remat.ORDER:
+    chosen = experiment_lib.with_remat(config, policy, only=remat.AUTO)
+    found = _plan(chosen, topology)
+    if found.fits:
+      break
+  return found
+
+
+def _plan(config, topology):
   start = time.monotonic()
   made, lowered = lower(config, topology)
   lower_secs = time.monotonic() - start

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from mmjax.core import errors, trees
-from mmjax.train import manifest, own_folder, retention, stored
+from mmjax.train import barrier, manifest, own_folder, retention, stored
 from mmjax.train.resume import compare_configs as compare_configs
 from mmjax.train.resume import fingerprint as fingerprint
 
@@ -151,13 +151,14 @@ class Checkpointer:
     return number, state, meta
 
   def restore_params(
-    self, step: int | str = "latest", *, averaged: bool = False
+    self, step: int | str = "latest", *, averaged: bool | None = False
   ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads parameters and collections to host memory, whatever their tree.
 
     Args:
       step: a number, "latest" or "best".
-      averaged: the moving averages of the parameters that have one.
+      averaged: the moving averages of the parameters that have one; None: if
+        there are any.
 
     Returns:
       Parameters and collections, as nested dicts of numpy arrays.
@@ -172,7 +173,7 @@ class Checkpointer:
         f"Step {number} in {str(self._directory)!r} has no moving averages: "
         "its run had optimizer.ema_decay=0."
       )
-    if averaged:
+    if averaged is not False:
       params = trees.unflatten(
         {**trees.flatten(params), **trees.flatten(averages)}
       )
@@ -223,6 +224,11 @@ class Checkpointer:
         f"{stored.first_line(e)}"
       ) from e
 
+  def check(self) -> None:
+    """Raises what `wait` would, if the last save has failed by now."""
+    if self._pending is not None and self._pending[1].done():
+      self.wait()
+
   def close(self) -> None:
     """Finishes what is being saved."""
     try:
@@ -245,6 +251,7 @@ class Checkpointer:
           create=True,
           cleanup_tmp_directories=True,
           enable_async_checkpointing=self._async,
+          async_options=ocp.options.AsyncOptions(barrier_sync_fn=barrier.wait),
         ),
       )
     return self._manager
@@ -254,7 +261,7 @@ class Checkpointer:
     manager.wait_until_finished()
     if not self._tidies():
       return
-    manifest.write(self._directory / str(step))
+    manifest.write(self._directory / str(step), self._part())
     retention.delete_old(
       self._directory, newest=step, keep=self._keep, best=self._ranked
     )
@@ -262,6 +269,12 @@ class Checkpointer:
   def _tidies(self):
     """Whether this process does what is done once in a folder."""
     return not self._shared or jax.process_index() == 0
+
+  def _part(self):
+    """Which part of a step is in the folder; "" = all of it."""
+    if self._shared or jax.process_count() == 1:
+      return ""
+    return f"{jax.process_index() + 1} of {jax.process_count()}"
 
   def _set_aside(self):
     damaged, self._damaged = self._damaged, set()

@@ -17,10 +17,14 @@ FILE = "manifest.json"
 VERSION = 1
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, part: str = "") -> Path:
   """Lists all files of `folder` in `folder/manifest.json`, atomically.
 
   Either the whole manifest is there afterwards, or none.
+
+  Args:
+    folder: of one step.
+    part: "1 of 2", if others have the rest of the step: `verify` says so.
   """
   files = {
     path.relative_to(folder).as_posix(): {
@@ -33,7 +37,7 @@ def write(folder: Path) -> Path:
   target = folder / FILE
   partial = folder / f"{FILE}.tmp"
   with partial.open("w") as f:
-    f.write(text(files))
+    f.write(text(files, part))
     f.flush()
     os.fsync(f.fileno())
   os.replace(partial, target)
@@ -41,9 +45,10 @@ def write(folder: Path) -> Path:
   return target
 
 
-def text(files: Mapping[str, Any]) -> str:
+def text(files: Mapping[str, Any], part: str = "") -> str:
   """What is in a manifest of these files."""
-  return json.dumps({"version": VERSION, "files": files}, indent=1)
+  named = {"part": part} if part else {}
+  return json.dumps({"version": VERSION, **named, "files": files}, indent=1)
 
 
 def merged(texts: Iterable[str | bytes]) -> str:
@@ -74,15 +79,17 @@ def verify(folder: Path, under: str = "") -> list[str]:
   if not exists(folder):
     raise errors.UserError(f"{str(folder)!r} has no {FILE}.")
   try:
-    files = json.loads((folder / FILE).read_text())["files"]
+    content = json.loads((folder / FILE).read_text())
     expected = {
       name: (entry["size"], entry["sha256"])
-      for name, entry in files.items()
+      for name, entry in content["files"].items()
       if name.startswith(under)
     }
   except (ValueError, KeyError, TypeError, AttributeError) as e:
     return [f"{FILE}: not readable ({type(e).__name__}: {e})"]
   problems = []
+  if not under and content.get("part"):
+    problems.append(f"{FILE}: only part {content['part']} of the step")
   for name, (size, digest) in expected.items():
     path = folder / name
     if not path.is_file():

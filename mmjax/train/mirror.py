@@ -12,6 +12,7 @@ job knows; the first process writes the manifest when all lists are there.
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -21,6 +22,8 @@ from mmjax.core import errors, folders
 from mmjax.train import manifest, step_files, stored
 
 PROBE = ".mmjax-can-write"
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,8 +76,10 @@ class Mirror:
   def check_probe(self) -> None:
     """Checks that this is the place where the first process wrote.
 
+    This process has to be able to write there too.
+
     Raises:
-      UserError: it isn't, or can't be read.
+      UserError: it isn't, or can't be read or written.
     """
     with self._explained("be read"):
       self._system.invalidate_cache()
@@ -87,6 +92,10 @@ class Mirror:
         "for process 0: what that one wrote is not there. Expected one store "
         "that all hosts reach, with the same endpoint and credentials."
       )
+    with self._explained("be written to"):
+      own = self._path(f"{PROBE}-{self._part.index}")
+      self._system.pipe_file(own, b"")
+      self._system.rm_file(own)
 
   def pull(self, step: int | str = step_files.ALL) -> None:
     """Downloads the folder, and of its checkpoints those that are asked for.
@@ -100,7 +109,9 @@ class Mirror:
     with self._explained("be read"):
       names = self._names()
       self._get(
-        n for n in names if step_files.step_of(n) is None and n != PROBE
+        n
+        for n in names
+        if step_files.step_of(n) is None and not n.startswith(PROBE)
       )
       steps = {
         s for n in names if (s := step_files.step_of(n)) and s.isdecimal()
@@ -132,7 +143,9 @@ class Mirror:
           if manifest.exists(self._local(step)):
             raise
           self._halves.add(step)  # Deleted here meanwhile.
+          _warn_late([step])
       if self._part.index == 0:
+        _warn_late(self._open.keys() - steps)
         self._open = {s: t for s, t in self._open.items() if s in steps}
         closed = {s for s in list(self._open) if self._close(s)}
         self._remove_old(steps, closed)
@@ -283,6 +296,16 @@ class Mirror:
         f"{stored.first_line(e)}). Check the name, your credentials for it "
         "and the network."
       ) from e
+
+
+def _warn_late(steps: Iterable[str]) -> None:
+  for step in steps:
+    log.warning(
+      "Checkpoint %s was deleted here before all of it was up: uploading takes "
+      "longer than it is kept. Save less often, or set a higher "
+      "checkpoint.keep.",
+      step,
+    )
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from mmjax.train import manifest
+from mmjax.train import barrier, manifest
 
 # Each process makes, renames and lists the folders, not the first for all.
 _EACH = ocp.options.MultiprocessingOptions(primary_host=None)
@@ -39,7 +39,8 @@ def open_manager(directory: Path, *, async_: bool) -> ocp.CheckpointManager:
       multiprocessing_options=_EACH,
       # Else each may begin to write when the first has made its own folder.
       async_options=ocp.options.AsyncOptions(
-        create_directories_asynchronously=False
+        create_directories_asynchronously=False,
+        barrier_sync_fn=barrier.wait,
       ),
     ),
     item_handlers={

@@ -76,8 +76,9 @@ def opened(
     if not problem:
       shutil.rmtree(base, ignore_errors=True)
   if problem:
+    whose = "" if peers is None else f"process {peers.index}'s part of "
     raise errors.UserError(
-      f"{address!r}: {problem} {folder} has what was made."
+      f"{address!r}: {problem} {folder} has {whose}what was made."
     )
 
 
@@ -158,8 +159,10 @@ def _finish(mirror, peers):
   # First parts; those that waited for a damaged step to be removed; manifests.
   for _ in range(3):
     problems = peers.gather(_last_push(mirror))
-    if any(problems):
-      return " ".join(dict.fromkeys(filter(None, problems)))
+    if bad := [(i, text) for i, text in enumerate(problems) if text]:
+      (index, text), *others = bad
+      more = f" (And {len(others)} other processes.)" if others else ""
+      return f"Process {index}: {text}{more}"
   missing = peers.gather(", ".join(mirror.waiting))[0]
   return f"Parts of the steps {missing} are missing there." if missing else ""
 

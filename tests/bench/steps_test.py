@@ -114,7 +114,7 @@ def test_a_batch_that_does_not_fit_says_which_does():
 def test_too_large_a_step_is_refused_before_it_runs(
   config, one_device, monkeypatch
 ):
-  monkeypatch.setattr(own_step.machine, "free_bytes", lambda device: 1000.0)
+  monkeypatch.setattr(own_step.memory_lib, "free_bytes", lambda device: 1000.0)
   with pytest.raises(errors.UserError, match=r"train.batch_size=8 needs"):
     own_step.OwnStep(config.to_dict(), "float32")
 

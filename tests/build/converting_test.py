@@ -176,10 +176,35 @@ def test_a_model_of_another_kind_is_not_exported(base, tmp_path):
   assert not (tmp_path / "hf").exists()
 
 
+def test_a_model_without_what_a_family_has_is_not_exported(base, tmp_path):
+  config = _saved(base[0] / "run")
+  with pytest.raises(
+    errors.UserError, match="no vit.*image_size does not say.*'image_size'"
+  ):
+    converting.export_weights(
+      config, base[0] / "run", "latest", tmp_path / "hf", family="vit"
+    )
+  assert not (tmp_path / "hf").exists()
+
+
+def test_what_is_left_to_data_and_names_is_written(base, tmp_path):
+  """As where a model was trained here: only its own config says it all."""
+  config = _saved(base[0] / "run")
+  text = config.model.encoders.text
+  with config.unlocked():
+    text.size = dict(text.size.to_dict(), base="Ti")
+    del text.max_tokens
+    config.data.text.max_tokens = CONFIG["max_position_embeddings"]
+    config.model.vocab_size = 0
+  converting.export_weights(config, base[0] / "run", "latest", tmp_path / "hf")
+  exported = json.loads((tmp_path / "hf/config.json").read_text())
+  assert {k: exported[k] for k in CONFIG} == CONFIG
+
+
 @pytest.mark.parametrize(
   "value, before, expected",
   [(1.5, "BF16", "BF16"), (1.0001, "BF16", "F32"), (1e6, "F16", "F32")],
 )
 def test_a_tensor_is_narrow_only_if_that_loses_nothing(value, before, expected):
   array = np.array([value], np.float32)
-  assert converting._dtype(array, "auto", before) == expected
+  assert converting.stored_dtype(array, "auto", before) == expected

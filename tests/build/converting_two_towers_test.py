@@ -112,6 +112,15 @@ def test_texts_are_laid_out_as_theirs(converted):
   assert ("layout" in content) == (name == "siglip")
 
 
+def test_what_fills_texts_up_outlives_an_export():
+  """Whose folder says it in config.json alone."""
+  kind = FAMILIES["siglip"]
+  beside = {"tokenizer_config.json": dict(pad_token="<pad>", eos_token="<eos>")}
+  found = kind.find(Source(CONFIGS["siglip"], {}, beside))
+  again = kind.find(Source(kind.beside(found)["config.json"], {}))
+  assert again.config["text_fill"] == found.config["text_fill"] == "pad"
+
+
 @pytest.mark.parametrize("converted", ["clip"], indirect=True)
 def test_a_clip_whose_end_theirs_would_not_find_is_not_written(
   converted, tmp_path

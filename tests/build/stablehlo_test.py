@@ -149,6 +149,17 @@ def test_parameters_are_written_as_they_came_or_as_asked(
     assert kinds == {dtype}
 
 
+def test_outputs_are_of_types_that_npz_has(bert, texts):
+  config = arguments.load_saved(bert, ["--config.model.precision=bfloat16"])
+  made = experiment.prepare(config)
+  params = converting.read_params(bert, "latest")
+  program = programs_lib.programs(made.parts, params)["text"]
+
+  out = jax.eval_shape(program.function(made.parts), params, texts)
+
+  assert {str(x.dtype) for x in out.values()} == {"float32", "bool"}
+
+
 def test_parameters_may_be_inside(bert, texts, expected, tmp_path):
   out = tmp_path / "out"
   argv = [f"--from={bert}", f"--to=stablehlo:{out}", "--params=inside"]

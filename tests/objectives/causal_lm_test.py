@@ -20,7 +20,7 @@ def test_the_loss_is_that_of_the_tokens_after_the_first(
   apply = table(
     {
       (method, "text", "clean"): sequence,
-      ("head", "lm", "clean"): lambda x: x @ kernel,
+      ("judge", "lm", "clean"): lambda x, y, judge: judge(x @ kernel, y),
     }
   )
   loss, metrics = CausalLM(part=part)(apply, batch, rng=KEY, train=True)
@@ -34,7 +34,7 @@ def test_a_text_without_mask_counts_everywhere(spoken, table):
   apply = table(
     {
       ("decode", "text", "clean"): sequence,
-      ("head", "lm", "clean"): lambda x: 0 * x @ kernel,
+      ("judge", "lm", "clean"): lambda x, y, judge: judge(0 * x @ kernel, y),
     }
   )
   loss, _ = CausalLM()(apply, {"text": batch["text"]}, rng=KEY, train=True)

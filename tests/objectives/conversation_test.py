@@ -23,7 +23,10 @@ def case(spoken):
 
 
 def _loss(table, batch, sequence, kernel):
-  results = {DECODE: sequence, ("head", "lm", "clean"): lambda x: x @ kernel}
+  results = {
+    DECODE: sequence,
+    ("judge", "lm", "clean"): lambda x, y, judge: judge(x @ kernel, y),
+  }
   return Conversation()(table(results), batch, rng=KEY, train=True)
 
 

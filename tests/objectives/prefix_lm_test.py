@@ -20,7 +20,7 @@ def test_the_loss_is_that_of_the_tokens_after_the_prefix(
   apply = table(
     {
       ("decode", "text", given, "prefix", "clean"): sequence,
-      ("head", "lm", "clean"): lambda x: x @ kernel,
+      ("judge", "lm", "clean"): lambda x, y, judge: judge(x @ kernel, y),
     }
   )
   loss, metrics = PrefixLM(given=given)(apply, batch, rng=KEY, train=True)
@@ -38,7 +38,7 @@ def test_chance_is_the_loss_of_uniform_logits(spoken, table):
   apply = table(
     {
       ("decode", "text", (), "prefix", "clean"): sequence,
-      ("head", "lm", "clean"): lambda x: 0 * x @ kernel,
+      ("judge", "lm", "clean"): lambda x, y, judge: judge(0 * x @ kernel, y),
     }
   )
   objective = PrefixLM(given=())

@@ -32,6 +32,7 @@ def test_saying_an_answer_is_captioning_picture_and_question():
   [
     ({}, "num_classes=None.*data.label.*generate=True"),
     (dict(generate=True, multi_label=True), "choose one"),
+    (dict(generate=True, head_kind="mlp"), "head_kind='mlp'.*choose one"),
   ],
 )
 def test_no_way_to_answer_or_two_are_refused(fields, message):

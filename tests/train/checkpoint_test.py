@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from typing import Any
 
 import jax
@@ -261,10 +263,10 @@ def test_averages_take_the_place_of_the_parameters_that_have_one(tmp_path):
   source.save(2, state, {})
   source.close()
 
-  params, _ = _open(tmp_path).restore_params(averaged=True)
-
-  np.testing.assert_array_equal(params["a"]["kernel"], NUMBERS * 3)
-  assert params["b"].tobytes() == np.asarray(state.params["b"]).tobytes()
+  for averaged in (True, None):
+    params, _ = _open(tmp_path).restore_params(averaged=averaged)
+    np.testing.assert_array_equal(params["a"]["kernel"], NUMBERS * 3)
+    assert params["b"].tobytes() == np.asarray(state.params["b"]).tobytes()
   params, _ = _open(tmp_path).restore_params()
   np.testing.assert_array_equal(params["a"]["kernel"], NUMBERS + 2)
 
@@ -274,6 +276,9 @@ def test_averages_that_no_run_has_kept_are_refused(tmp_path):
 
   with pytest.raises(errors.UserError, match="Step 2 .*no moving averages"):
     _open(tmp_path).restore_params(averaged=True)
+
+  params, _ = _open(tmp_path).restore_params(averaged=None)
+  np.testing.assert_array_equal(params["a"]["kernel"], NUMBERS + 2)
 
 
 def test_saved_step_cannot_be_saved_again(tmp_path):
@@ -352,7 +357,7 @@ def test_meta_of_a_damaged_step_is_passed_over(tmp_path):
 
 
 def test_failed_save_is_reported_at_the_next_call(tmp_path, monkeypatch):
-  def fail(folder):
+  def fail(folder, part):
     raise OSError(f"No space left on device: {folder.name}")
 
   monkeypatch.setattr(checkpoint.manifest, "write", fail)
@@ -361,6 +366,29 @@ def test_failed_save_is_reported_at_the_next_call(tmp_path, monkeypatch):
 
   with pytest.raises(RuntimeError, match="Saving step 1 .* No space left"):
     source.close()
+
+
+def test_a_save_that_failed_meanwhile_is_found_by_a_look(tmp_path, monkeypatch):
+  begun, go = threading.Event(), threading.Event()
+
+  def fail(folder, part):
+    begun.set()
+    go.wait(60)
+    raise OSError("No space left on device")
+
+  monkeypatch.setattr(checkpoint.manifest, "write", fail)
+  source = _open(tmp_path)
+  source.save(1, _state(1), {})
+  assert begun.wait(60)
+  source.check()  # Still at it.
+  go.set()
+
+  deadline = time.monotonic() + 60
+  with pytest.raises(RuntimeError, match="Saving step 1 .* No space left"):
+    while time.monotonic() < deadline:
+      source.check()
+      time.sleep(0.01)
+  source.close()
 
 
 def test_wrong_settings_are_refused(tmp_path):

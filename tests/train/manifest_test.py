@@ -50,6 +50,17 @@ def test_missing_file_is_found(folder):
   assert manifest.verify(folder) == ["meta: missing"]
 
 
+def test_a_part_is_not_good_alone(folder):
+  manifest.write(folder, "2 of 3")
+
+  (problem,) = manifest.verify(folder)
+  assert problem == "manifest.json: only part 2 of 3 of the step"
+  assert manifest.verify(folder, under="state/") == []
+  whole = manifest.merged([(folder / manifest.FILE).read_text()])
+  (folder / manifest.FILE).write_text(whole)
+  assert manifest.verify(folder) == []
+
+
 def test_damage_elsewhere_is_not_looked_for(folder):
   (folder / "meta").unlink()
 

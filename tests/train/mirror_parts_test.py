@@ -215,6 +215,15 @@ def test_another_place_is_refused(start, store):
   assert not store.find("/bucket")
 
 
+def test_a_process_that_may_only_read_is_refused(start, store, monkeypatch):
+  first, second = start()
+  first.mirror.write_probe()
+  monkeypatch.setattr(type(store), "pipe_file", _lost)
+
+  with pytest.raises(errors.UserError, match="cannot be written to"):
+    second.mirror.check_probe()
+
+
 def test_the_manifest_is_sorted_and_of_all_files(start, store):
   first, second = start()
   for process in (first, second):

@@ -286,7 +286,7 @@ def test_a_damaged_step_is_set_aside_there_too(here, store, pulled):
 
 
 def test_a_step_that_is_deleted_while_it_is_uploaded_is_left_out(
-  here, store, pulled, monkeypatch
+  here, store, pulled, monkeypatch, caplog
 ):
   _step(here, 3)
   _step(here, 6)
@@ -301,6 +301,7 @@ def test_a_step_that_is_deleted_while_it_is_uploaded_is_left_out(
   Mirror(URL, here).push()
 
   assert [p.name for p in (pulled() / "checkpoints").iterdir()] == ["6"]
+  assert "Checkpoint 3 was deleted here before all of it was up" in caplog.text
 
 
 def test_a_step_that_is_not_there_is_refused(here, store, pulled):

@@ -1,14 +1,15 @@
 """BEiT (Bao et al. 2022), whose positions are mostly relative."""
 
-from mmjax.convert import lines
+from mmjax.convert import lines, pixels
 from mmjax.convert.families import vit
 from mmjax.convert.families.vit import BLOCK, IMAGE, LAYER, OURS
 from mmjax.convert.family import Family
 from mmjax.convert.mapping import Ignored, rule
-from mmjax.convert.transforms import Matrix, Same, WithClass
+from mmjax.convert.transforms import Same, WithClass
 
 STACK, LAYERS = f"{IMAGE}.stack", f"{OURS}/stack"
 CLASS, PLACES = "{p}embeddings.cls_token", "{p}embeddings.position_embeddings"
+PATCHES = "{p}embeddings.patch_embeddings.projection"
 OWN_PLACES, MASK = f"{OURS}/stem/positions/table", f"{OURS}/stem/mask_token"
 NORM, LABEL = f"{OURS}/pooling/norm_after", "heads_label/logits"
 CODES, SHARED = "heads_vtp/logits", "use_shared_relative_position_bias"
@@ -34,8 +35,8 @@ FAMILY = Family(
   name="beit",
   keys=(
     *lines.vit(IMAGE, pool="", hidden="", positions=""),
-    *lines.size(IMAGE),
-    *lines.pixels(IMAGE, image_size=224, patch_size=16),
+    *lines.transformer(IMAGE),
+    *pixels.keys(IMAGE, image_size=224, patch_size=16),
     *_switch(lines.ours, f"{IMAGE}.hidden", "mask", "replace", "drop"),
     *_switch(lines.ours, f"{IMAGE}.positions", "places", "learned", "none"),
     *_switch(lines.ours, f"{STACK}.final_norm", "mean", False, True),
@@ -46,11 +47,8 @@ FAMILY = Family(
     lines.ours(f"{STACK}.relative_positions", "layer", when="layer"),
     lines.ours(f"{STACK}.relative_positions", "shared", when="shared !layer"),
     lines.ours(f"{STACK}.key_bias", False),
-    lines.activation(f"{STACK}.activation", "hidden_act", "gelu"),
-    lines.key(f"{STACK}.norm_epsilon", "layer_norm_eps", default=1e-12),
     lines.key(f"{STACK}.layer_scale", "layer_scale_init_value", default=0.1),
     lines.key(f"{STACK}.drop_path_rate", "drop_path_rate", default=0.1),
-    lines.dropout(f"{STACK}.dropout_rate", 0.0),
     lines.ours("objectives.features.head", "vtp", when="codes"),
     lines.key("objectives.features.outputs", "vocab_size", when="codes"),
     *_switch(lines.theirs, "use_mask_token", "mask"),
@@ -61,17 +59,13 @@ FAMILY = Family(
     lines.theirs("use_mean_pooling", True, when=REGISTER),
     lines.theirs("use_mean_pooling", False, when=CLS),
     lines.theirs("num_channels", 3),
-    lines.theirs("attention_probs_dropout_prob", 0.0, checked=False),
   ),
   rules=(
     *_class(f"{OURS}/registers", REGISTER),
     *_class(f"{OURS}/cls", CLS),
-    vit.PATCHES,
+    lines.patches(f"{OURS}/stem/patches", PATCHES),
     ("mask", rule(MASK, "{p}embeddings.mask_token", Same(lead=2))),
-    lines.block(BLOCK, LAYER, **vit.NAMES),
-    rule(
-      f"{BLOCK}/attention/key/kernel", f"{LAYER}.{vit.KEY}.weight", Matrix()
-    ),
+    lines.block(BLOCK, LAYER, unbiased=("key",), **vit.NAMES),
     ("layer", rule(f"{BLOCK}/relative/table", f"{LAYER}.{BIAS}")),
     ("shared !layer", rule(f"{LAYERS}/relative/table", "{p}encoder." + TABLE)),
     Ignored(r"{p}.*\.relative_position_index", "which distances tokens have"),
@@ -107,6 +101,6 @@ FAMILY = Family(
     "label": "BeitForImageClassification",
     "codes": "BeitForMaskedImageModeling",
   },
-  complete=lines.complete_pixels,
-  files=lines.pixel_file("BeitImageProcessor"),
+  complete=pixels.complete,
+  files=pixels.file("BeitImageProcessor"),
 )

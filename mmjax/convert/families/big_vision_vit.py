@@ -1,6 +1,6 @@
 """ViT as big_vision and AugReg (Steiner et al. 2021) save it, npz of Flax."""
 
-from mmjax.convert import lines
+from mmjax.convert import lines, pixels
 from mmjax.convert.families.vit import BLOCK, IMAGE, OURS
 from mmjax.convert.family import Family
 from mmjax.convert.mapping import Ignored, rule
@@ -34,8 +34,8 @@ def _complete(source, has):
     num_hidden_layers=len(blocks),
     patch_size=side,
     image_size=side * round(cells**0.5),
-    image_mean=lines.HALF,
-    image_std=lines.HALF,
+    image_mean=pixels.HALF,
+    image_std=pixels.HALF,
   )
 
 
@@ -53,7 +53,7 @@ FAMILY = Family(
   keys=(
     *lines.vit(IMAGE),
     *lines.size(IMAGE),
-    *lines.pixels(IMAGE),
+    *pixels.keys(IMAGE),
     # As Flax had it by default: the approximation.
     lines.ours(f"{IMAGE}.stack.activation", "gelu_tanh"),
     lines.ours(f"{IMAGE}.stack.norm_epsilon", 1e-6),

@@ -4,7 +4,7 @@ A text is pooled at its end token: by us the last that counts, by theirs the
 first of that id, or the highest id. A tokenizer of CLIP makes these the same.
 """
 
-from mmjax.convert import lines
+from mmjax.convert import lines, pixels
 from mmjax.convert.families import two_towers
 from mmjax.convert.families.two_towers import IMAGE, PICTURES, POSITIONS, TEXT
 from mmjax.convert.family import Family
@@ -33,7 +33,7 @@ DEFAULTS = {
 def _complete(source, has):
   return {
     **lines.filled(source, DEFAULTS),
-    **lines.complete_pixels(source, has, MEAN, STD),
+    **pixels.complete(source, has, MEAN, STD),
   }
 
 
@@ -81,5 +81,5 @@ FAMILY = Family(
   architectures={"": "CLIPModel"},
   complete=_complete,
   ending=_ending,
-  files=lines.pixel_file("CLIPImageProcessor", PICTURES),
+  files=pixels.file("CLIPImageProcessor", PICTURES),
 )

@@ -2,7 +2,7 @@
 
 import functools
 
-from mmjax.convert import lines
+from mmjax.convert import lines, pixels
 from mmjax.convert.families import vit
 from mmjax.convert.families.vit import BLOCK, IMAGE, LAYER, OURS
 from mmjax.convert.family import Family
@@ -14,8 +14,8 @@ STACK, REGISTERS = f"{IMAGE}.stack", f"{OURS}/registers"
 MASK, LOGITS = f"{OURS}/stem/mask_token", "heads_label/logits"
 GATED = ("encoder.layer.0.mlp.weights_in.weight", "layer_00/mlp/gate/kernel")
 NAMES = {
-  **{name: vit.NAMES[name] for name in ("query", "value", "out")},
-  **dict(attention_norm="norm1", mlp_norm="norm2", key=vit.KEY),
+  **{name: vit.NAMES[name] for name in ("query", "key", "value", "out")},
+  **dict(attention_norm="norm1", mlp_norm="norm2"),
 }
 
 
@@ -29,7 +29,7 @@ def _mlp_dim(config, ratio=0):
 def _derive(config):
   """The ratio of a width."""
   size = config["intermediate_size"]
-  for ratio in range(1, 17):
+  for ratio in (config.get("mlp_ratio", 4), *range(1, 17)):
     if _mlp_dim(config, ratio) == size:
       return {**config, "mlp_ratio": ratio}
   raise errors.UserError(f"mlp_dim={size} is of no whole mlp_ratio up to 16.")
@@ -52,7 +52,7 @@ def _family(name, title, patch_size, more_keys=(), more_rules=()):
       lines.ours(f"{IMAGE}.hidden", "drop", when="!mask"),
       *lines.size(IMAGE)[:3],
       lines.key(f"{IMAGE}.size.mlp_dim", "intermediate_size", default=_mlp_dim),
-      *lines.pixels(IMAGE, image_size=224, patch_size=patch_size),
+      *pixels.keys(IMAGE, image_size=224, patch_size=patch_size),
       lines.key(f"{STACK}.gated", "use_swiglu_ffn", default=False),
       lines.activation(f"{STACK}.activation", "hidden_act", "gelu", "!gated"),
       lines.ours(f"{STACK}.activation", "silu", when="gated"),
@@ -66,8 +66,7 @@ def _family(name, title, patch_size, more_keys=(), more_rules=()):
       lines.theirs("drop_path_rate", 0.0, checked=False),
     ),
     rules=(
-      vit.CLASS,
-      vit.PATCHES,
+      lines.image_tables(OURS, "{p}embeddings"),
       ("mask", rule(MASK, "{p}embeddings.mask_token", Same(lead=1))),
       *more_rules,
       lines.block(BLOCK, LAYER, **NAMES),
@@ -95,13 +94,21 @@ def _family(name, title, patch_size, more_keys=(), more_rules=()):
       "": f"{title}Model",
       "label": f"{title}ForImageClassification",
     },
-    complete=functools.partial(lines.complete_pixels, **lines.IMAGENET),
+    complete=functools.partial(pixels.complete, **pixels.IMAGENET),
     derive=_derive,
-    files=lines.pixel_file("ViTImageProcessor"),
+    files=pixels.file("ViTImageProcessor"),
   )
 
 
-DINOV2 = _family("dinov2", "Dinov2", 14, (lines.ours(f"{IMAGE}.registers", 0),))
+DINOV2 = _family(
+  "dinov2",
+  "Dinov2",
+  14,
+  (
+    lines.ours(f"{IMAGE}.registers", 0),
+    lines.theirs("use_mask_token", False, when="!mask", checked=False),
+  ),
+)
 WITH_REGISTERS = _family(
   "dinov2_with_registers",
   "Dinov2WithRegisters",

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 
-from mmjax.convert import lines
+from mmjax.convert import lines, pixels
 from mmjax.convert.families import vit
 from mmjax.convert.families.vit import BLOCK, IMAGE, LAYER, OURS
 from mmjax.convert.family import Family
@@ -12,7 +12,6 @@ from mmjax.convert.transforms import Same, WithoutClass
 
 DECODER, PIXELS = "model.decoders.image", "objectives.mae"
 DECODES, LOGITS = "decoders_image", "heads_pixels/logits"
-EPSILON = dict(default=1e-12)
 MEAN = dict(into=tuple, back=list)
 
 
@@ -25,15 +24,12 @@ FAMILY = Family(
   name="vit_mae",
   keys=(
     *lines.vit(IMAGE),
-    *lines.size(IMAGE),
-    *lines.pixels(IMAGE, image_size=224, patch_size=16),
-    lines.activation(f"{IMAGE}.stack.activation", "hidden_act", "gelu"),
-    lines.key(f"{IMAGE}.stack.norm_epsilon", "layer_norm_eps", **EPSILON),
-    lines.dropout(f"{IMAGE}.stack.dropout_rate", 0.0),
+    *lines.transformer(IMAGE),
+    *pixels.keys(IMAGE, image_size=224, patch_size=16),
     *_learns(
       lines.ours(f"{DECODER}.name", "patches"),
       lines.ours(f"{DECODER}.everywhere", True),
-      *lines.size(
+      *lines.transformer(
         DECODER,
         embed_dim="decoder_hidden_size",
         num_layers="decoder_num_hidden_layers",
@@ -41,9 +37,6 @@ FAMILY = Family(
         mlp_dim="decoder_intermediate_size",
       ),
       *lines.stack(f"{DECODER}.stack", "pre"),
-      lines.activation(f"{DECODER}.stack.activation", "hidden_act", "gelu"),
-      lines.key(f"{DECODER}.stack.norm_epsilon", "layer_norm_eps", **EPSILON),
-      lines.dropout(f"{DECODER}.stack.dropout_rate", 0.0),
       lines.ours(f"{PIXELS}.name", "masked_pixel_regression"),
       lines.ours(f"{PIXELS}.unbiased", True),
       lines.ours(f"{PIXELS}.epsilon", 1e-6),
@@ -55,12 +48,10 @@ FAMILY = Family(
     ),
     lines.theirs("num_channels", 3),
     lines.theirs("qkv_bias", True),
-    lines.theirs("attention_probs_dropout_prob", 0.0, checked=False),
   ),
   rules=(
-    vit.CLASS,
-    vit.PATCHES,
-    lines.block(BLOCK, LAYER, key=vit.KEY, **vit.NAMES),
+    lines.image_tables(OURS, "{p}embeddings"),
+    lines.block(BLOCK, LAYER, **vit.NAMES),
     lines.norm(f"{OURS}/stack/norm", "{p}layernorm"),
     ("decoder", lines.linear(f"{DECODES}/input", "decoder.decoder_embed")),
     (
@@ -80,7 +71,6 @@ FAMILY = Family(
       lines.block(
         f"{DECODES}/stack/layer_{{i:02d}}",
         "decoder.decoder_encoder.layer.{i}",
-        key=vit.KEY,
         **vit.NAMES,
       ),
     ),
@@ -95,6 +85,6 @@ FAMILY = Family(
   heads=("decoder",),
   prefix="vit.",
   architectures={"": "ViTMAEModel", "decoder": "ViTMAEForPreTraining"},
-  complete=functools.partial(lines.complete_pixels, **lines.IMAGENET),
-  files=lines.pixel_file("ViTImageProcessor"),
+  complete=functools.partial(pixels.complete, **pixels.IMAGENET),
+  files=pixels.file("ViTImageProcessor"),
 )

@@ -5,7 +5,7 @@ is saved as SigLIP. Its texts are small letters, SigLIP's without punctuation
 too: tokenizers that do not see to that themselves want them so.
 """
 
-from mmjax.convert import lines
+from mmjax.convert import lines, pixels
 from mmjax.convert.families import two_towers
 from mmjax.convert.families.two_towers import (
   IMAGE,
@@ -35,10 +35,11 @@ def _complete(source, has):
   """What fills a text up stands with the tokenizer: SigLIP's </s>, or <pad>."""
   said = source.beside.get(lines.TOKENIZER, {})
   padded = said.get("pad_token") != said.get("eos_token")
+  fill = "pad" if padded else "eos"
   return {
-    "text_fill": "pad" if padded else "eos",
+    "text_fill": source.config.get("text_fill", fill),  # As exports have it.
     **lines.filled(source, DEFAULTS),
-    **lines.complete_pixels(source, has),
+    **pixels.complete(source, has),
   }
 
 
@@ -99,5 +100,5 @@ FAMILY = Family(
   architectures={"": "SiglipModel"},
   recognizes=lambda s: s.config.get("model_type") in ("siglip", "siglip2"),
   complete=_complete,
-  files=lines.pixel_file("SiglipImageProcessor", PICTURES),
+  files=pixels.file("SiglipImageProcessor", PICTURES),
 )

@@ -1,6 +1,6 @@
 """ViT as timm has it: one kernel for queries, keys and values."""
 
-from mmjax.convert import lines
+from mmjax.convert import lines, pixels
 from mmjax.convert.families.vit import BLOCK, IMAGE, OURS
 from mmjax.convert.family import Family
 from mmjax.convert.mapping import rule
@@ -30,8 +30,8 @@ def _complete(source, has):
     num_attention_heads=source.config.get("num_heads", width // HEAD_DIM),
     patch_size=side,
     image_size=side * round(cells**0.5),
-    image_mean=said.get("mean", lines.HALF),
-    image_std=said.get("std", lines.HALF),
+    image_mean=said.get("mean", pixels.HALF),
+    image_std=said.get("std", pixels.HALF),
   )
 
 
@@ -40,7 +40,7 @@ FAMILY = Family(
   keys=(
     *lines.vit(IMAGE),
     *lines.size(IMAGE),
-    *lines.pixels(IMAGE),
+    *pixels.keys(IMAGE),
     lines.ours(f"{IMAGE}.stack.activation", "gelu"),
     lines.ours(f"{IMAGE}.stack.norm_epsilon", 1e-6),
   ),

@@ -3,7 +3,7 @@
 Their configs are called as transformers does, whoever wrote the weights.
 """
 
-from mmjax.convert import lines
+from mmjax.convert import lines, pixels
 from mmjax.convert.family import Key
 from mmjax.convert.mapping import AnyRule, Ignored, rule
 from mmjax.convert.transforms import Patches, Rows
@@ -26,7 +26,7 @@ def keys(loss: str) -> tuple[Key, ...]:
     lines.ours(f"{TEXT}.positions", "learned"),
     lines.ours(f"{TEXT}.pool", "last"),
     *lines.stack(f"{TEXT}.stack", "pre"),
-    *lines.pixels(IMAGE, PICTURES),
+    *pixels.keys(IMAGE, PICTURES),
     lines.key(f"{TEXT}.max_tokens", f"{TEXTS}max_position_embeddings"),
     lines.key("data.text.max_tokens", f"{TEXTS}max_position_embeddings"),
     lines.key("model.vocab_size", f"{TEXTS}vocab_size"),

@@ -3,7 +3,7 @@
 from mmjax.convert import lines
 from mmjax.convert.family import Family
 from mmjax.convert.mapping import Ignored, rule
-from mmjax.convert.transforms import Matrix, Windows
+from mmjax.convert.transforms import Windows
 from mmjax.core import errors
 
 AUDIO, OURS = "model.encoders.audio", "encoders_audio"
@@ -111,10 +111,8 @@ FAMILY = Family(
       into=lambda tokens: tokens * TOKEN / RATE,
     ),
     lines.theirs("use_weighted_layer_sum", False, when="label"),
-    *(
-      lines.theirs(name, 0.0, checked=False)
-      for name in ("attention_dropout", "activation_dropout")
-    ),
+    lines.theirs("attention_dropout", 0.0, checked=False),
+    lines.theirs("activation_dropout", 0.0, checked=False),
   ),
   rules=(
     _convolution(0),
@@ -123,18 +121,15 @@ FAMILY = Family(
     lines.block(
       BLOCK,
       LAYER,
+      unbiased=("key",),
       attention_norm="self_attn_layer_norm",
       query="self_attn.q_proj",
+      key="self_attn.k_proj",
       value="self_attn.v_proj",
       out="self_attn.out_proj",
       mlp_norm="final_layer_norm",
       hidden="fc1",
       mlp_out="fc2",
-    ),
-    rule(
-      f"{BLOCK}/attention/key/kernel",
-      f"{LAYER}.self_attn.k_proj.weight",
-      Matrix(),
     ),
     lines.norm(f"{OURS}/stack/norm", "{p}encoder.layer_norm"),
     ("label", lines.linear(f"{OURS}/pooling/projection", "projector")),

@@ -18,6 +18,8 @@ REMAT_POLICIES = {
   "none": None,  # Everything is kept.
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  # The first of these that fits, see `build.remat`; "none" where none trains.
+  "auto": None,
 }
 
 
@@ -46,8 +48,9 @@ class StackOptions:
   # each layer's own ("layer"), or the same in all ("shared"). Source: BEiT (Bao
   # et al. 2022, arXiv:2106.08254), released code. Of the encoder "vit".
   relative_positions: str = "none"
-  # Of keys: it adds the same to all logits of a query, so changes nothing.
-  # BEiT and Whisper have none.
+  # Of keys: it adds the same to all logits of a query, so changes nothing
+  # unless keys are turned (rotary positions) or normalised (`qk_norm`) after
+  # it. BEiT and Whisper have none.
   key_bias: bool = True
   # Norms of queries and keys, per head (Dehghani et al. 2023, 2.1), which
   # keeps attention logits from growing.

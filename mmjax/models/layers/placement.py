@@ -82,6 +82,16 @@ def _gather_backward(split, whole, saved, cotangent):
 _gather.defvjp(_gather_forward, _gather_backward)
 
 
+def batch_ways(size: int) -> int:
+  """Over how many devices a batch of so many examples is split."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or not nn.get_logical_axis_rules():
+    return 1
+  (over,) = nn.logical_to_mesh_axes((axes.ACT_BATCH,))
+  ways = _ways(over, mesh)
+  return ways if size % ways == 0 else 1
+
+
 def _chosen(over):
   return (over,) if isinstance(over, str) else tuple(over or ())
 

@@ -171,7 +171,7 @@ class Block(nn.Module):
 
 def block_class(options: StackOptions) -> type[Block]:
   """`Block`, or `Block` that the backward pass computes again."""
-  if options.remat == "none":
+  if REMAT_POLICIES[options.remat] is None:
     return Block
   return nn.remat(
     Block,
