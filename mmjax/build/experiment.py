@@ -339,7 +339,7 @@ def with_remat(
   if policy not in options.REMAT_POLICIES:
     raise errors.unknown("remat policy", policy, options.REMAT_POLICIES)
   copy = mlc.ConfigDict(config.to_dict())
-  for stack in _stacks(copy).values():
+  for stack in stacks(copy).values():
     if not only or stack.remat == only:
       stack.remat = policy
   return copy
@@ -347,10 +347,10 @@ def with_remat(
 
 def remat_policies(config: mlc.ConfigDict) -> dict[str, str]:
   """What each stack computes again, by its name."""
-  return {name: stack.remat for name, stack in _stacks(config).items()}
+  return {name: stack.remat for name, stack in stacks(config).items()}
 
 
-def _stacks(config):
+def stacks(config: mlc.ConfigDict) -> dict[str, mlc.ConfigDict]:
   """The options of all stacks; parts of the user's own may have none."""
   model = config.model
   decoders = {f"{name} decoder": part for name, part in model.decoders.items()}

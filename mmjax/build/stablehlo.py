@@ -93,9 +93,11 @@ def export(
     raise errors.unknown("dtype", dtype, converting.DTYPES)
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise errors.UserError(f"{out} is there; name another folder as --to.")
-  if config.model.precision == "auto":
-    with config.unlocked():
+  with config.unlocked():
+    if config.model.precision == "auto":
       config.model.precision = "float32"
+    for stack in experiment_lib.stacks(config).values():
+      stack.attention = "xla"  # The same on all platforms too.
   made = experiment_lib.prepare(config)
   names = trees.flatten(made.abstract_state.params)
   wanted = _wanted(programs_lib.programs(made.parts, names), outputs)

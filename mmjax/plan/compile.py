@@ -101,6 +101,8 @@ def lower(
   config = mlc.ConfigDict(config.to_dict())
   if config.model.precision == "auto":
     config.model.precision = precision.fastest(topology.platform)
+  for stack in experiment_lib.stacks(config).values():
+    stack.attention = "xla"  # A kernel of this host's GPU is none of theirs.
   made = experiment_lib.prepare(config, topology.devices)
   return made, made.lower_step()
 

@@ -17,15 +17,17 @@ from mmjax.core import axes
 
 IMPLEMENTATION = "cudnn"
 MAX_HEAD_DIM, HEAD_DIM_STEP = 128, 8  # Of the kernel.
+MIN_CAPABILITY = 8.0  # Of the GPU.
 
 
 def available(dtype: DTypeLike, head_dim: int) -> bool:
   """Whether the kernel can be used where this is traced.
 
-  That is on a GPU, in bfloat16, with all tokens of an example on one device.
+  That is on a GPU of NVIDIA since Ampere, in bfloat16, with all tokens of an
+  example on one device.
   """
   return (
-    _backend() == "gpu"
+    _capability() >= MIN_CAPABILITY
     and dtype == jnp.bfloat16
     and head_dim <= MAX_HEAD_DIM
     and head_dim % HEAD_DIM_STEP == 0
@@ -92,8 +94,13 @@ _take.defvjp(
 )
 
 
-def _backend():
-  return jax.default_backend()
+def _capability():
+  """Of the GPU; 0 = it is none of NVIDIA's."""
+  said = getattr(jax.devices()[0], "compute_capability", "")
+  try:
+    return float(said)
+  except (TypeError, ValueError):  # Others have names.
+    return 0.0
 
 
 def _sequence_is_split():

@@ -1,5 +1,7 @@
 """Attention by one kernel; on CPUs the same call by another implementation."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,19 +97,23 @@ def test_what_the_kernel_cannot_do_is_done_as_before(
 
 
 @pytest.mark.parametrize(
-  "dtype, head_dim, backend, expected",
+  "dtype, head_dim, capability, expected",
   [
-    (jnp.bfloat16, 64, "gpu", True),
-    (jnp.bfloat16, 64, "cpu", False),
-    (jnp.float32, 64, "gpu", False),
-    (jnp.bfloat16, 136, "gpu", False),
-    (jnp.bfloat16, 36, "gpu", False),
+    (jnp.bfloat16, 64, "9.0", True),
+    (jnp.bfloat16, 64, "8.0", True),
+    (jnp.bfloat16, 64, "7.5", False),
+    (jnp.bfloat16, 64, "gfx90a", False),
+    (jnp.bfloat16, 64, None, False),
+    (jnp.float32, 64, "9.0", False),
+    (jnp.bfloat16, 136, "9.0", False),
+    (jnp.bfloat16, 36, "9.0", False),
   ],
 )
 def test_when_the_kernel_is_used(
-  dtype, head_dim, backend, expected, monkeypatch
+  dtype, head_dim, capability, expected, monkeypatch
 ):
-  monkeypatch.setattr(flash, "_backend", lambda: backend)
+  device = types.SimpleNamespace(compute_capability=capability)
+  monkeypatch.setattr(jax, "devices", lambda: [device])
   assert flash.available(dtype, head_dim) == expected
 
 
