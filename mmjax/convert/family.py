@@ -198,7 +198,9 @@ class Family:
     found = Found({}, has, prefix, shapes.get(LABELS, (0,))[-1])
     root = {**config, "objectives": self._objectives(config)}
     recorded = _flat(recorded)
-    theirs, problems = {}, []
+    theirs: dict[str, Any] = {}
+    of_data: dict[str, Any] = {}  # Nothing of the weights depends on it.
+    problems = []
     for key in self.keys:
       if not found.holds(key.when):
         continue
@@ -207,12 +209,13 @@ class Family:
         theirs[key.theirs] = kept
         continue
       group, name, *_ = key.ours.split(".")
-      if group == "data" or (
-        group == "objectives" and name not in root["objectives"]
-      ):
-        continue  # Nothing of the weights depends on it.
+      if group == "objectives" and name not in root["objectives"]:
+        continue
       value = _look_up(root, key.ours)
-      if key.theirs and value is None:
+      if group == "data":
+        if key.theirs and value is not None:
+          of_data[key.theirs] = key.back(value)
+      elif key.theirs and value is None:
         problems.append(f"{key.ours} does not say what {key.theirs!r} is")
       elif key.theirs:
         made = key.back(value)
@@ -227,7 +230,7 @@ class Family:
     for name in ("vocab_size", "text_config.vocab_size"):
       if theirs.get(name, 0) > recorded.get(name, 2**63):
         theirs[name] = recorded[name]
-    config = self._dressed({**recorded, **theirs}, found)
+    config = self._dressed({**of_data, **recorded, **theirs}, found)
     return dataclasses.replace(found, config=config)
 
   def beside(self, found: Found) -> dict[str, Any]:

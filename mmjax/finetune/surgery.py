@@ -121,6 +121,10 @@ def load_partial(
   extra = [s for n, s in names.items() if n not in target]
   loaded = {n: names[n] for n in target if n in names and not is_new[n]}
   arrays = {n: source[s] for n, s in loaded.items()}
+  if resize_method not in resize_lib.METHODS:  # Also where nothing is resized.
+    raise errors.unknown(
+      "init.resize_method", resize_method, resize_lib.METHODS
+    )
   changed = _resize(arrays, target, resize, resize_method)
   changed |= _inflate(arrays, target, inflate) if inflate else {}
   _check(target, arrays, missing, extra)

@@ -137,6 +137,9 @@ class ForwardOnce:
         f"Several pictures of an example ({field!r}) keep their hidden tokens: "
         "set the encoder's hidden='replace'."
       )
+    before = each.before_norm
+    if before is not None:
+      before = before[:, each.num_prefix :].reshape(b, -1, before.shape[-1])
     x, mask = each.content, each.content_mask
     mask = mask.reshape(b, m, -1) & here[:, :, None]
     packed = self._batch.get(f"{field}_segments")  # b m
@@ -146,6 +149,7 @@ class ForwardOnce:
       x.reshape(b, -1, x.shape[-1]),  # b (m n) d
       mask.reshape(b, -1),
       packed=packed,
+      before_norm=before,
       num_content=mask.shape[1] * mask.shape[2],
     )
 

@@ -121,6 +121,21 @@ def test_what_fills_texts_up_outlives_an_export():
   assert again.config["text_fill"] == found.config["text_fill"] == "pad"
 
 
+@pytest.mark.parametrize("converted", ["siglip"], indirect=True)
+def test_what_fills_texts_up_is_said_of_a_model_trained_here(converted):
+  config = _saved(converted[1] / "run")
+  with config.unlocked():
+    config.data.text.fill = "pad"
+  shapes = {
+    name: x.shape
+    for name, x in trees.flatten(
+      experiment.prepare(config).abstract_state.params
+    ).items()
+  }
+  found = FAMILIES["siglip"].origin(config_lib.plain(config), shapes, {})
+  assert found.config["text_fill"] == "pad"
+
+
 @pytest.mark.parametrize("converted", ["clip"], indirect=True)
 def test_a_clip_whose_end_theirs_would_not_find_is_not_written(
   converted, tmp_path

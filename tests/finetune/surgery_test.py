@@ -186,3 +186,9 @@ def test_an_unknown_tower_is_refused_with_the_nearest():
       _tree(["encoders_image/k"], 5),
       only=("encoder_image/k",),
     )
+
+
+def test_an_unknown_way_to_resize_is_refused_though_nothing_is_resized():
+  params = {"kernel": np.zeros((2, 2))}
+  with pytest.raises(errors.UserError, match="Did you mean 'cubic'"):
+    surgery.load_partial(params, params, resize_method="cubik")

@@ -91,6 +91,11 @@ class StackOptions:
         f"layer_scale={self.layer_scale}, expected 0 or more; norm_epsilon="
         f"{self.norm_epsilon}, expected more than 0."
       )
+    if self.norm_position == "post" and not self.final_norm:
+      raise errors.UserError(
+        "final_norm=False: blocks with norm_position='post' end in a norm of "
+        "their own. Leave it True, or take norm_position='pre'."
+      )
     if self.scan and self.drop_path_rate:
       raise errors.UserError(
         "drop_path_rate grows with depth and scanned layers are all alike: "

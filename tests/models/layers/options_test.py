@@ -194,6 +194,11 @@ def test_what_an_option_cannot_be_is_refused(field, value, message):
     dataclasses.replace(StackOptions(), **{field: value})
 
 
+def test_blocks_that_end_in_a_norm_keep_it():
+  with pytest.raises(errors.UserError, match="norm_position='pre'"):
+    StackOptions(norm_position="post", final_norm=False)
+
+
 def test_drop_path_of_scanned_layers_is_refused():
   with pytest.raises(errors.UserError, match="scan=False or drop_path_rate=0"):
     StackOptions(scan=True, drop_path_rate=0.1)
