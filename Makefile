@@ -71,7 +71,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/pip
 	$(call install,-e .)
 
 # On a CPU alone, a build of torch for it is much smaller: `make test
-# TORCH="torch --index-url=https://download.pytorch.org/whl/cpu"`.
+# TORCH="torch --index-url=URL"`, with the URL that its installation page names.
 $(VENV)/.installed-torch: setup.cfg | $(BIN)/pip
 	$(call install,$(TORCH))
 
