@@ -160,17 +160,22 @@ class Mirror:
     self._system.invalidate_cache()
     start = len(self._root) + 1
     found = {n[start:] for n in self._system.find(self._root)}
-    return {n for n in found if n and not n.endswith("/")}  # No markers.
+    # No markers of folders, no halves.
+    return {n for n in found if n and not n.endswith(("/", ".tmp"))}
 
   def _scan(self) -> dict[str, tuple[int, int]]:
     """Files here, half-written ones left out; of checkpoints, whole ones."""
     found = {}
-    for folder, _, files in os.walk(self._folder):
-      for path in (Path(folder) / f for f in files if not f.endswith(".tmp")):
-        name = path.relative_to(self._folder).as_posix()
-        if (step_files.step_of(name) or "0").isdecimal():
-          with contextlib.suppress(FileNotFoundError):  # Deleted just now.
-            found[name] = _stamp(path)
+    # The log is written before the step is saved: looked for after it, it is
+    # never the older one at the URL.
+    for in_step in (True, False):
+      for folder, _, files in os.walk(self._folder):
+        for path in (Path(folder) / f for f in files if not f.endswith(".tmp")):
+          name = path.relative_to(self._folder).as_posix()
+          step = step_files.step_of(name)
+          if in_step == (step is not None) and (step or "0").isdecimal():
+            with contextlib.suppress(FileNotFoundError):  # Deleted just now.
+              found[name] = _stamp(path)
     return found
 
   def _get(self, names: Iterable[str]) -> None:
@@ -196,9 +201,17 @@ class Mirror:
   def _put(self, names, stamps):
     # Each in one piece, since some are written to meanwhile.
     pieces = {self._path(n): (self._folder / n).read_bytes() for n in names}
-    if pieces:
-      self._system.pipe(pieces)
+    self._write(pieces)
     self._same |= {n: stamps[n] for n in names}
+
+  def _write(self, pieces):
+    if getattr(self._system, "local_file", False):
+      # Unlike those of a store, its writes can end halfway.
+      for path, piece in pieces.items():
+        self._system.pipe_file(f"{path}.tmp", piece)
+        self._system.mv(f"{path}.tmp", path)
+    elif pieces:
+      self._system.pipe(pieces)
 
   def _put_step(self, step, stamp):
     name, first = step_files.manifest_of(step), self._part.index == 0
@@ -232,9 +245,7 @@ class Mirror:
     if any(p not in found for p in paths):
       return False
     text = manifest.merged([self._open[step], *(found[p] for p in paths)])
-    self._system.pipe_file(
-      self._path(step_files.manifest_of(step)), text.encode()
-    )
+    self._write({self._path(step_files.manifest_of(step)): text.encode()})
     del self._open[step]
     if paths:
       with contextlib.suppress(FileNotFoundError):

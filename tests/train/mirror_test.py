@@ -4,9 +4,11 @@ import json
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from mmjax.core import errors
 from mmjax.train import manifest
+from mmjax.train import mirror as mirror_lib
 from mmjax.train.mirror import Mirror
 
 URL = "memory://bucket/run"
@@ -165,6 +167,56 @@ def test_a_manifest_goes_up_after_all_other_files(here, store, monkeypatch):
 
   names = set(_files(here)) - {f"checkpoints/3/{manifest.FILE}"}
   assert set(found) == names and len(names) == 3
+
+
+def test_the_log_that_goes_up_is_no_older_than_the_step(
+  here, store, monkeypatch
+):
+  stamp = mirror_lib._stamp
+
+  def log_then_step(path):  # As if both had been written just now.
+    if path.name == manifest.FILE:
+      (here / "metrics.jsonl").write_text("1\n2\n3\n")
+    return stamp(path)
+
+  monkeypatch.setattr(mirror_lib, "_stamp", log_then_step)
+  _step(here, 3)
+  Mirror(URL, here).push()
+
+  assert store.cat_file("/bucket/run/metrics.jsonl") == b"1\n2\n3\n"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/3/manifest"])
+def test_a_write_that_ends_halfway_leaves_what_was_there(
+  here, tmp_path, monkeypatch, name
+):
+  there = tmp_path / "there"
+  (here / "metrics.jsonl").write_text("1\n")
+  system = LocalFileSystem(auto_mkdir=True)
+  monkeypatch.setattr(mirror_lib.folders, "remote", lambda url: (system, url))
+  mirror = Mirror(str(there), here)
+  mirror.push()
+  before = _files(there)
+  _step(here, 3)
+  (here / "metrics.jsonl").write_text("1\n2\n")
+  pipe_file = LocalFileSystem.pipe_file
+
+  def half(self, path, value, **kwargs):
+    if name in path:
+      pipe_file(self, path, value[:1], **kwargs)
+      raise KeyboardInterrupt  # The process is killed here.
+    pipe_file(self, path, value, **kwargs)
+
+  monkeypatch.setattr(LocalFileSystem, "pipe_file", half)
+  with pytest.raises(KeyboardInterrupt):
+    mirror.push()
+
+  other = tmp_path / "other"
+  other.mkdir()
+  Mirror(str(there), other).pull()
+  assert before == {"metrics.jsonl": "1\n"}
+  logged = "1\n" if name == "metrics.jsonl" else "1\n2\n"
+  assert _files(other) == {"metrics.jsonl": logged}
 
 
 def test_a_step_that_is_gone_here_goes_there_manifest_first(
