@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from mmjax.core.batch import modality_fields
-from mmjax.core.interfaces import LossTerm
+from mmjax.objectives import losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,16 +24,17 @@ class Features:
   head_kind: str = "linear"  # See `models.heads`.
 
   def __call__(self, apply, batch, *, rng, train: bool):
-    del batch, rng, train
+    del rng, train
     given = [self.given] if self.given else []
     pooled = apply("pool", self.modality, *given)  # b d
     used = pooled
     if self.outputs:
       used = apply("head", self.head, pooled)  # b v
-    count = jnp.float32(len(pooled))
-    norms = jnp.linalg.norm(pooled.astype(jnp.float32), axis=-1)
-    nothing = 0.0 * jnp.sum(used.astype(jnp.float32))
-    return LossTerm(nothing, count), {"norm": LossTerm(jnp.sum(norms), count)}
+    mask = losses.counted(batch, (self.modality, *self.given), pooled)  # b
+    nothing = 0.0 * jnp.sum(used.astype(jnp.float32), axis=-1)  # b
+    norms = jnp.linalg.norm(pooled.astype(jnp.float32), axis=-1)  # b
+    loss = losses.masked_sum(nothing, mask)
+    return loss, {"norm": losses.masked_sum(norms, mask)}
 
   def fields(self, info):
     del info

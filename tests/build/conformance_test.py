@@ -149,9 +149,14 @@ def test_noise_stands_only_where_nothing_counts():
 NEEDS: dict[str, dict] = {}
 
 
+# What one does not pass, by design.
+FAILS = {"features": {FINITE}}  # It learns nothing: no gradient.
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_of_the_library_passes(name):
   findings = conformance.check_objective(name, **NEEDS.get(name, {}))
   table = conformance.describe(findings)
-  assert all(f.passed is not False for f in findings), f"{name}\n{table}"
+  failed = {f.check for f in findings if f.passed is False}
+  assert failed == FAILS.get(name, set()), f"{name}\n{table}"
