@@ -1,9 +1,10 @@
 """Weights in and out: released models <-> parameters of ours.
 
-Here live the formats (`tensors.py`), the language of rules (`mapping.py`) and
-a file for each family of models (`families/`). Of mmjax this room knows the
-names of parameters and of config keys, and imports none of its models: `build`
-makes a workdir of what it says. Start with `families/bert.py`.
+Here live the formats (`tensors.py`), the rules (`mapping.py`) and the language
+in which they are written (`tables.py`), and a file for each family of models
+(`families/`). Of mmjax this room knows the names of parameters and of config
+keys, and imports none of its models: `build` makes a workdir of what it says.
+Start with `families/bert.py`.
 """
 
 from mmjax.convert.families import (
@@ -12,10 +13,12 @@ from mmjax.convert.families import (
   big_vision_vit,
   clip,
   dinov2,
+  dinov2_with_registers,
   flava,
   gpt2,
   mae,
   open_clip,
+  roberta,
   siglip,
   timm_vit,
   vilt,
@@ -26,15 +29,15 @@ from mmjax.convert.family import Family
 
 FAMILIES: dict[str, Family] = {
   "beit": beit.FAMILY,
-  "bert": bert.BERT,
+  "bert": bert.FAMILY,
   "big_vision_vit": big_vision_vit.FAMILY,
   "clip": clip.FAMILY,
-  "dinov2": dinov2.DINOV2,
-  "dinov2_with_registers": dinov2.WITH_REGISTERS,
+  "dinov2": dinov2.FAMILY,
+  "dinov2_with_registers": dinov2_with_registers.FAMILY,
   "flava": flava.FAMILY,
   "gpt2": gpt2.FAMILY,
   "open_clip": open_clip.FAMILY,
-  "roberta": bert.ROBERTA,
+  "roberta": roberta.FAMILY,
   "siglip": siglip.FAMILY,
   "timm_vit": timm_vit.FAMILY,
   "vilt": vilt.FAMILY,

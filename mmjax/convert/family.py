@@ -6,37 +6,25 @@ need, those with a pooler, says so by `when`.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmjax.convert import mapping, tensors
+from mmjax.convert import configs, mapping, tensors
+from mmjax.convert.configs import ABSENT, Key
 from mmjax.core import errors
 
-ABSENT = object()  # In place of a value: there is none.
 LABEL = "label"  # The part that is a head of classes.
 LABELS = "heads_label/logits/bias"
-TOWER = "_config"  # How names of the configs of towers end.
-
-
-@dataclasses.dataclass(frozen=True)
-class Key:
-  """A key of our config <-> one of theirs; either may be fixed instead.
-
-  `ours` is a path such as "model.encoders.text.pool". Objectives stand there
-  without their tasks: "objectives.mlm.name".
-  """
-
-  ours: str = ""
-  theirs: str = ""
-  value: Any = ABSENT  # What it has to be, on the one side that is named.
-  default: Any = ABSENT  # Where their config lacks the key.
-  into: Callable[[Any], Any] = lambda value: value  # Ours of theirs.
-  back: Callable[[Any], Any] = lambda value: value  # Theirs of ours.
-  when: str = ""  # Parts, see `Found.holds`.
-  # No: what is fixed may have another value, theirs since it is not used, ours
-  # since nothing of theirs depends on it.
-  checked: bool = True
+# Files beside a config.json.
+PREPROCESSOR = "preprocessor_config.json"
+TOKENIZER = "tokenizer_config.json"
+# `num_layers` of two towers.
+TOWERS = {
+  "encoders_text": "text_config.num_hidden_layers",
+  "encoders_image": "vision_config.num_hidden_layers",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +70,17 @@ class Family:
 
   name: str
   keys: Sequence[Key]
-  # A rule whose names have `{i}` counts for each layer. `{p}` is the prefix.
-  # Those within `When` count for models with that part.
-  rules: Sequence[Any]
+  # Parts that a line needs, see `Found.holds`, and its rules; one whose names
+  # have `{i}` counts for each layer. `{p}` is the prefix.
+  rules: Sequence[tuple[str, Sequence[mapping.AnyRule]]]
   # Key of their config; of several stacks, by how our names of it begin.
-  num_layers: str | Mapping[str, str]
-  # Their tensor and our parameter that tell whether a part is there.
-  parts: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-  heads: tuple[str, ...] = ()  # Parts that stand beside the backbone,
-  prefix: str = ""  # whose names begin so where there is one of these.
+  num_layers: str | Mapping[str, str] = "num_hidden_layers"
+  prefix: str = ""  # Of the backbone's tensors where one of the `heads` is.
+  # Their tensor and our parameter that tell whether a part is there; of others,
+  # the first array of its lines tells.
+  signs: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+  # Parts that stand beside the backbone; by default, those without `{p}`.
+  heads: tuple[str, ...] | None = None
   architectures: Mapping[str, str] = dataclasses.field(default_factory=dict)
   recognizes: Callable[[Source], bool] | None = None
   # Completes config.json by what else lies there, and may drop parts.
@@ -103,6 +93,19 @@ class Family:
   # converted; may refuse it.
   ending: Callable[[int], Mapping[str, Any]] | None = None
   writes: bool = True  # Whether models of ours can become such.
+
+  @functools.cached_property
+  def parts(self) -> dict[str, tuple[str, str]]:
+    """What not all models have: a tensor and a parameter that tell."""
+    found = dict(self.signs)
+    for when, rules in self.rules:
+      part = when.partition(" ")[0]
+      named = [r for r in rules if isinstance(r, mapping.Rule) and r.theirs]
+      if named and part.isidentifier() and part not in found:
+        names = named[0].theirs[0], named[0].ours[0]
+        first = [n.replace("{i}", "0").replace("{i:02d}", "00") for n in names]
+        found[part] = first[0], first[1]
+    return found
 
   def fits(self, source: Source) -> bool:
     """Whether the source is of this family."""
@@ -124,16 +127,19 @@ class Family:
       for part, (theirs, _) in self.parts.items()
     }
     has = {part for part, name in names.items() if name in source.specs}
-    config = _flat(source.config)
+    config = configs.flat(source.config)
     if self.complete is not None:
       config.update(self.complete(source, has))
     found = Found({}, frozenset(has), prefix)
-    for key in self.keys:
-      if key.theirs and found.holds(key.when):
-        _read_key(key, config)
-    labels = source.specs[names[LABEL]].shape if LABEL in has else (0,)
-    # The number of classes is the last axis of a kernel, the first of torch's.
-    count = labels[0] if names.get(LABEL, "").endswith("weight") else labels[-1]
+    # A default counts for all lines of a key, and others may be made of it.
+    by_default = sorted(
+      (key.default is ABSENT, callable(key.default), i)
+      for i, key in enumerate(self.keys)
+    )
+    for *_, i in by_default:
+      if self.keys[i].theirs and found.holds(self.keys[i].when):
+        configs.read(self.keys[i], config)
+    count = self._num_labels(source, prefix) if LABEL in has else 0
     return dataclasses.replace(found, config=config, num_labels=count)
 
   def sections(self, found: Found) -> dict[str, Any]:
@@ -158,16 +164,32 @@ class Family:
   def found_rules(self, found: Found) -> list[mapping.AnyRule]:
     """The rules that count for a model, with its names in place."""
     out: list[mapping.AnyRule] = []
-    for item in self.rules:
-      when, rules = item if isinstance(item, tuple) else ("", item)
+    for when, rules in self.rules:
       if not found.holds(when):
         continue
-      rules = rules if isinstance(rules, list) else [rules]
-      rules = [mapping.placed(r, found.prefix, found.config) for r in rules]
-      for r in rules:
+      for item in rules:
+        r = mapping.placed(item, found.prefix, found.config)
         layered = isinstance(r, mapping.Rule) and "{i" in "".join(r.ours)
         out += mapping.layers(self._layers(found, r), [r]) if layered else [r]
     return out
+
+  @property
+  def _heads(self):
+    if self.heads is not None:
+      return self.heads
+    return tuple(
+      p for p, (theirs, _) in self.parts.items() if "{p}" not in theirs
+    )
+
+  def _num_labels(self, source, prefix):
+    """As many as the head has biases."""
+    name = next(
+      r.theirs[0].replace("{p}", prefix)
+      for _, rules in self.rules
+      for r in rules
+      if isinstance(r, mapping.Rule) and r.ours == (LABELS,)
+    )
+    return source.specs[name].shape[-1]
 
   def _layers(self, found, rule):
     """Of the stack that a rule is about."""
@@ -194,10 +216,10 @@ class Family:
       UserError: it is none; says which keys would have to be what.
     """
     has = frozenset(p for p, (_, ours) in self.parts.items() if ours in shapes)
-    prefix = self.prefix if has & set(self.heads) else ""
+    prefix = self.prefix if has & set(self._heads) else ""
     found = Found({}, has, prefix, shapes.get(LABELS, (0,))[-1])
     root = {**config, "objectives": self._objectives(config)}
-    recorded = _flat(recorded)
+    recorded = configs.flat(recorded)
     theirs: dict[str, Any] = {}
     of_data: dict[str, Any] = {}  # Nothing of the weights depends on it.
     problems = []
@@ -236,13 +258,13 @@ class Family:
   def beside(self, found: Found) -> dict[str, Any]:
     """Files of a model but its weights, by name, as JSON has them."""
     more = self.files(found.config) if self.files else {}
-    return {"config.json": _nested(found.config), **more}
+    return {"config.json": configs.nested(found.config), **more}
 
   def _dressed(self, config, found):
     """What transformers wants to see besides."""
     config = self.derive(config) if self.derive else config
     config = {**config, "model_type": self.name}
-    for part in (*self.heads, *self.parts, ""):
+    for part in (*self._heads, *self.parts, ""):
       if part in self.architectures and (not part or part in found.has):
         config["architectures"] = [self.architectures[part]]
         break
@@ -273,46 +295,6 @@ class Family:
       for found in [alike.get(name, next(iter(alike.values()), None))]
       if found is not None
     }
-
-
-def _read_key(key, config):
-  """Fills in a default, and checks what is fixed."""
-  value = config.get(key.theirs)
-  if not key.ours:
-    if key.checked and value not in (None, key.value):
-      raise errors.UserError(
-        f"config.json has {key.theirs}={value!r}; models here can only have "
-        f"{key.value!r}."
-      )
-    return
-  if value is None:
-    if key.default is ABSENT:
-      raise errors.UserError(f"config.json lacks {key.theirs!r}.")
-    default = key.default
-    config[key.theirs] = default(config) if callable(default) else default
-
-
-def _flat(config):
-  """Configs of towers among the rest: "text_config.hidden_size"."""
-  flat = {}
-  for name, value in config.items():
-    if name.endswith(TOWER) and isinstance(value, Mapping):
-      flat |= {f"{name}.{k}": v for k, v in value.items()}
-    else:
-      flat[name] = value
-  return flat
-
-
-def _nested(flat):
-  """The inverse."""
-  config: dict[str, Any] = {}
-  for name, value in flat.items():
-    tower, dot, key = name.partition(".")
-    if dot and tower.endswith(TOWER):
-      config.setdefault(tower, {})[key] = value
-    else:
-      config[name] = value
-  return config
 
 
 def _look_up(root, path):

@@ -57,7 +57,15 @@ class Ignored:
   reason: str
 
 
-AnyRule = Rule | Copy | Ignored
+@dataclasses.dataclass(frozen=True)
+class Refused:
+  """Tensors of theirs that models here have no place for, and what to do."""
+
+  pattern: str
+  reason: str
+
+
+AnyRule = Rule | Copy | Ignored | Refused
 
 
 def rule(
@@ -79,7 +87,7 @@ def placed(item: AnyRule, prefix: str, config: Mapping[str, Any]) -> AnyRule:
   """A rule with the prefix for `{p}`, and its transform made of the config."""
   if isinstance(item, Copy):
     return Copy(*(n.replace("{p}", prefix) for n in (item.theirs, item.of)))
-  if isinstance(item, Ignored):
+  if isinstance(item, (Ignored, Refused)):
     pattern = item.pattern.replace("{p}", re.escape(prefix))
     return dataclasses.replace(item, pattern=pattern)
   names = tuple(n.replace("{p}", prefix) for n in item.theirs)
@@ -124,6 +132,11 @@ class Coverage:
       r for r in rules if isinstance(r, Copy) and r.theirs in theirs
     ]
     self._ignoring = [r for r in rules if isinstance(r, Ignored)]
+    for r in rules:
+      if isinstance(r, Refused):
+        for name in theirs:
+          if re.fullmatch(r.pattern, name):
+            raise errors.UserError(f"There is a tensor {name!r}: {r.reason}.")
     named = [n for r in self.rules for n in r.their_names]
     copied = [r.theirs for r in self.copies]
     self.ignored = {

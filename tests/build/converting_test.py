@@ -136,7 +136,7 @@ def test_parameters_are_saved_under_their_own_names(base, tmp_path):
     ),
     (
       dict(config={**CONFIG, "max_position_embeddings": N + 1}),
-      "does not become",
+      r"shape .16, 8., the model has .17, 8.",
     ),
     (
       dict(config={k: v for k, v in CONFIG.items() if k != "hidden_size"}),

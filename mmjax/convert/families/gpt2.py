@@ -1,88 +1,49 @@
 """GPT-2 (Radford et al. 2019): our text decoder without a context."""
 
-from mmjax.convert import lines
+from mmjax.convert.beside import widths
 from mmjax.convert.family import Family
-from mmjax.convert.mapping import Copy, Ignored, rule
-from mmjax.convert.transforms import Absent, Flat, Matrix, Merged, Rows
+from mmjax.convert.tables import keys, rules
 
-TEXT, OURS = "model.decoders.text", "decoders_text"
-BLOCK, LAYER = f"{OURS}/stack/layer_{{i:02d}}", "{p}h.{i}"
-EPSILON = dict(default=1e-5)
-
-
-def _conv(ours, theirs, num_in=1):
-  """Its projections are saved the other way round, (in, out)."""
-  how = Matrix(num_in, transposed=False)
-  return [
-    rule(f"{ours}/kernel", f"{theirs}.weight", how),
-    rule(f"{ours}/bias", f"{theirs}.bias"),
-  ]
-
-
-def _complete(source, has):
-  """`n_inner: null` is four times the width."""
-  width = source.config.get("n_embd", 768)
-  return {"n_inner": source.config.get("n_inner") or 4 * width}
-
-
+KEYS = keys("""
+  [model.decoders.text.]
+  name=text positions=learned
+  size.{embed_dim,num_layers,num_heads,mlp_dim} <-> n_{embd,layer,head,inner}
+  max_tokens             <-> n_positions ? 1024
+  stack.activation       <-> activation_function ? gelu_new : activation
+  stack.norm_epsilon     <-> layer_norm_epsilon ? 1e-5
+  stack.dropout_rate     <-> resid_pdrop ? 0.1
+  stack.norm=layer_norm stack.norm_position=pre stack.scan=False
+  []
+  model.vocab_size       <-> vocab_size
+  data.text.max_tokens   <-> n_positions
+  objectives.lm.name=causal_lm objectives.lm.tied=True
+  <-> scale_attn_weights=True scale_attn_by_inverse_layer_idx=False
+  <-> add_cross_attention=False tie_word_embeddings=True
+  <-> attn_pdrop~0.0 embd_pdrop~0.0
+""")
+RULES = rules(r"""
+  [decoders_text/ <-> {p}]
+  tokens/table                  <-> wte.weight : rows(vocab_size)
+  positions/table               <-> wpe.weight
+  stack/norm                    <-> ln_f : norm
+  [decoders_text/stack/layer_{i}/ <-> {p}h.{i}.]
+  {attention,mlp}_norm          <-> ln_{1,2} : norm
+  attention/{query,key,value}   <-> attn.c_attn : transposed_merged
+  attention/out                 <-> attn.c_proj : transposed(2)
+  mlp/{hidden,out}              <-> mlp.c_{fc,proj} : transposed
+  []
+  heads_lm/bias                 : absent(vocab_size)
+  = lm_head.weight of {p}wte.weight
+  - {p}h\.\d+\.attn\.(masked_)?bias : which tokens are later
+""")
 FAMILY = Family(
   name="gpt2",
-  keys=(
-    lines.ours(f"{TEXT}.name", "text"),
-    lines.ours(f"{TEXT}.positions", "learned"),
-    *lines.stack(f"{TEXT}.stack", "pre"),
-    *lines.size(
-      TEXT,
-      embed_dim="n_embd",
-      num_layers="n_layer",
-      num_heads="n_head",
-      mlp_dim="n_inner",
-    ),
-    lines.key(f"{TEXT}.max_tokens", "n_positions", default=1024),
-    lines.key("model.vocab_size", "vocab_size"),
-    lines.activation(
-      f"{TEXT}.stack.activation", "activation_function", "gelu_new"
-    ),
-    lines.key(f"{TEXT}.stack.norm_epsilon", "layer_norm_epsilon", **EPSILON),
-    lines.key(f"{TEXT}.stack.dropout_rate", "resid_pdrop", default=0.1),
-    lines.ours("objectives.lm.name", "causal_lm"),
-    lines.ours("objectives.lm.tied", True),
-    lines.key("data.text.max_tokens", "n_positions"),
-    lines.theirs("scale_attn_weights", True),
-    lines.theirs("scale_attn_by_inverse_layer_idx", False),
-    lines.theirs("add_cross_attention", False),
-    lines.theirs("tie_word_embeddings", True),
-    lines.theirs("attn_pdrop", 0.0, checked=False),
-    lines.theirs("embd_pdrop", 0.0, checked=False),
-  ),
-  rules=(
-    rule(
-      f"{OURS}/tokens/table",
-      "{p}wte.weight",
-      lambda c: Rows(used=c["vocab_size"]),
-    ),
-    rule(f"{OURS}/positions/table", "{p}wpe.weight"),
-    lines.norm(f"{BLOCK}/attention_norm", f"{LAYER}.ln_1"),
-    lines.merged(
-      f"{BLOCK}/attention",
-      f"{LAYER}.attn.c_attn.weight",
-      f"{LAYER}.attn.c_attn.bias",
-      Merged(1, Matrix(transposed=False)),
-      Merged(0, Flat()),
-    ),
-    _conv(f"{BLOCK}/attention/out", f"{LAYER}.attn.c_proj", num_in=2),
-    lines.norm(f"{BLOCK}/mlp_norm", f"{LAYER}.ln_2"),
-    _conv(f"{BLOCK}/mlp/hidden", f"{LAYER}.mlp.c_fc"),
-    _conv(f"{BLOCK}/mlp/out", f"{LAYER}.mlp.c_proj"),
-    lines.norm(f"{OURS}/stack/norm", "{p}ln_f"),
-    rule("heads_lm/bias", (), lambda c: Absent(c["vocab_size"], lines.NEVER)),
-    Copy("lm_head.weight", "{p}wte.weight"),
-    Ignored(r"{p}h\.\d+\.attn\.(masked_)?bias", "which tokens are later"),
-  ),
-  parts={"lm": ("{p}wte.weight", "heads_lm/bias")},
+  keys=KEYS,
+  rules=RULES,
+  signs={"lm": ("{p}wte.weight", "heads_lm/bias")},
   num_layers="n_layer",
   heads=("lm",),
   prefix="transformer.",
-  complete=_complete,
+  complete=widths.complete_gpt2,
   architectures={"lm": "GPT2LMHeadModel"},
 )
