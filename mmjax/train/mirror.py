@@ -48,6 +48,7 @@ class Mirror:
     # Size and time of each file when it was last the same on both sides.
     self._same: dict[str, tuple[int, int]] = {}
     self._halves: set[str] = set()  # Steps at the URL that are not whole.
+    self.newest = -1  # The last step that was whole there when it was read.
     # Of the first process: steps whose own part is up, with the list of it,
     # and not yet those of all others.
     self._open: dict[str, str] = {}
@@ -118,6 +119,7 @@ class Mirror:
       }
       whole = {s for s in steps if step_files.manifest_of(s) in names}
       self._halves = steps - whole
+      self.newest = max(map(int, whole), default=-1)
       for number in step_files.wanted(whole, step, self._url):
         self._get_step(number, names)
         if step == "latest" and not manifest.verify(self._local(number)):

@@ -13,14 +13,13 @@ import functools
 import logging
 import secrets
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from mmjax.core import errors, folders
-from mmjax.train import stored
+from mmjax.train import leftovers, stored
 from mmjax.train.mirror import Mirror, Part
 
 EVERY_SECS = 30.0  # What a host that dies may lose, beside the upload's time.
@@ -59,22 +58,28 @@ def opened(
   if not folders.is_url(address):
     yield folders.local(address)
     return
-  base, folder = _new_folder(address)
   problem = ""
-  try:
-    with _named(folder, address):
-      mirror = _pulled(address, folder, step, peers)
-      try:
-        with _watched(mirror):
-          yield folder
-      except BaseException:
-        if problem := _last_push(mirror):
-          log.error("%s %s has what was made.", problem, folder)
-        raise
-      problem = _last_push(mirror) if peers is None else _finish(mirror, peers)
-  finally:
-    if not problem:
-      shutil.rmtree(base, ignore_errors=True)
+  with leftovers.owned(address) as base:
+    folder = _below(base, address)
+    try:
+      with _named(folder, address):
+        mirror = _pulled(address, folder, step, peers)
+        leftovers.clear(address, mirror.newest)
+        try:
+          with _watched(mirror):
+            yield folder
+        except BaseException:
+          if problem := _last_push(mirror):
+            log.error("%s %s has what was made.", problem, folder)
+          raise
+        problem = (
+          _last_push(mirror) if peers is None else _finish(mirror, peers)
+        )
+    finally:
+      if problem:
+        leftovers.keep(base)
+      else:
+        shutil.rmtree(base, ignore_errors=True)
   if problem:
     whose = "" if peers is None else f"process {peers.index}'s part of "
     raise errors.UserError(
@@ -95,8 +100,11 @@ def fetched(address: str, step: int | str = "latest") -> Path:
   """
   if not folders.is_url(address):
     return folders.local(address).expanduser()
-  base, folder = _new_folder(address)
+  stack = contextlib.ExitStack()
+  base = stack.enter_context(leftovers.owned(address))
+  atexit.register(stack.close)
   atexit.register(shutil.rmtree, base, ignore_errors=True)
+  folder = _below(base, address)
   Mirror(address, folder).pull(step)
   return folder
 
@@ -180,10 +188,9 @@ def _text(e):
   return f"{type(e).__name__}: {stored.first_line(e)}"
 
 
-def _new_folder(address):
-  """A temporary folder, and one in it whose path ends as the address does."""
-  base = Path(tempfile.mkdtemp(prefix="mmjax-"))
+def _below(base, address):
+  """A folder in it whose path ends as the address does."""
   parts = address.partition("://")[2].split("/")
   folder = base.joinpath(*(p for p in parts if p not in ("", ".", "..")))
   folder.mkdir(parents=True, exist_ok=True)
-  return base, folder
+  return folder

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from mmjax.core import errors
-from mmjax.train import manifest, mirror, url_folder
+from mmjax.train import leftovers, manifest, mirror, url_folder
 from mmjax.train.mirror import Mirror
 
 URL = "memory://box/runs/a"
@@ -103,6 +103,14 @@ def test_if_the_last_upload_fails_the_copy_stays(store, monkeypatch):
 
   where = Path(re.search(r"(/\S+) has what was made", str(caught.value))[1])
   assert (where / "config.json").read_text() == "{}"
+
+
+def test_what_a_killed_run_left_is_cleared_by_the_next(store):
+  with leftovers.owned(URL) as left:
+    pass  # As if it had been killed: nobody removes it.
+
+  with url_folder.opened(URL) as folder:
+    assert folder.is_dir() and not left.exists()
 
 
 def test_an_error_counts_more_than_a_lost_upload(store, monkeypatch, caplog):
