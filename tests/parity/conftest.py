@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,10 +31,40 @@ TINY = dict(
 )
 
 
+# Where `make test` puts timm, open_clip and torchvision: apart, since a
+# torchvision that does not import keeps transformers from being imported.
+PEERS = Path(sys.prefix) / "peers"
+
+
 @pytest.fixture(scope="session")
-def library() -> Any:
-  """`torch` and `transformers`; tests that ask for it are skipped without."""
+def torch() -> Any:
+  """With a torchvision that can be imported, if there is one.
+
+  Its compiled half is of one build of torch. Without that its Python half still
+  wants two operators to exist, which nothing here calls.
+  """
   torch = pytest.importorskip("torch", reason="parity needs torch")
+  if PEERS.is_dir():
+    sys.path.append(str(PEERS))  # What is installed otherwise comes first.
+  try:
+    import torchvision  # noqa: F401
+  except ImportError:
+    pass
+  except RuntimeError:
+    for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+      del sys.modules[name]
+    for name in ("nms", "qnms"):
+      torch.library.define(
+        f"torchvision::{name}",
+        "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+      )
+    import torchvision  # noqa: F401
+  return torch
+
+
+@pytest.fixture(scope="session")
+def library(torch) -> Any:
+  """`torch` and `transformers`; tests that ask for it are skipped without."""
   try:
     import transformers
 
