@@ -1,8 +1,10 @@
 """Weights in and out: released models <-> parameters of ours.
 
-Here live the formats (`tensors.py`), the rules (`mapping.py`) and the language
-in which they are written (`tables.py`), and a file for each family of models
-(`families/`). Of mmjax this room knows the names of parameters and of config
+Here live the formats (`tensors.py`) and a file for each family of models
+(`families/`), which is two tables: the language is in `tables.py`, its words in
+`vocabulary.py`, what several families say in `lines.py`. `configs.py` and
+`mapping.py` are what tables become, `beside/` reads what no config.json says.
+Of mmjax this room knows the names of parameters and of config
 keys, and imports none of its models: `build` makes a workdir of what it says.
 Start with `families/bert.py`.
 """

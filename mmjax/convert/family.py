@@ -93,6 +93,14 @@ class Family:
   # converted; may refuse it.
   ending: Callable[[int], Mapping[str, Any]] | None = None
   writes: bool = True  # Whether models of ours can become such.
+  told: tuple[str, ...] = ()  # Parts that `complete` finds.
+
+  def __post_init__(self) -> None:
+    known = {*self.parts, *self.told}
+    for when in (*(key.when for key in self.keys), *(w for w, _ in self.rules)):
+      for part in re.findall(r"\w+", when):
+        if part not in known:
+          raise errors.unknown(f"part of {self.name}", part, sorted(known))
 
   @functools.cached_property
   def parts(self) -> dict[str, tuple[str, str]]:
@@ -131,14 +139,8 @@ class Family:
     if self.complete is not None:
       config.update(self.complete(source, has))
     found = Found({}, frozenset(has), prefix)
-    # A default counts for all lines of a key, and others may be made of it.
-    by_default = sorted(
-      (key.default is ABSENT, callable(key.default), i)
-      for i, key in enumerate(self.keys)
-    )
-    for *_, i in by_default:
-      if self.keys[i].theirs and found.holds(self.keys[i].when):
-        configs.read(self.keys[i], config)
+    self._refuse(source, prefix)
+    self._complete(config, found)
     count = self._num_labels(source, prefix) if LABEL in has else 0
     return dataclasses.replace(found, config=config, num_labels=count)
 
@@ -174,7 +176,8 @@ class Family:
     return out
 
   @property
-  def _heads(self):
+  def all_heads(self) -> tuple[str, ...]:
+    """Parts beside the backbone, which has a prefix where one is there."""
     if self.heads is not None:
       return self.heads
     return tuple(
@@ -189,7 +192,28 @@ class Family:
       for r in rules
       if isinstance(r, mapping.Rule) and r.ours == (LABELS,)
     )
-    return source.specs[name].shape[-1]
+    spec = source.specs.get(name)  # What is missing is told with the rest.
+    return spec.shape[-1] if spec else 0
+
+  def _refuse(self, source, prefix):
+    for _, rules in self.rules:
+      for item in rules:
+        if isinstance(item, mapping.Refused):
+          pattern = mapping.placed(item, prefix, {}).pattern
+          if found := [n for n in source.specs if re.fullmatch(pattern, n)]:
+            raise errors.UserError(
+              f"There is a tensor {found[0]!r}: {item.reason}."
+            )
+
+  def _complete(self, config, found):
+    """Fills defaults in, those that are made of others at the end."""
+    lines = [k for k in self.keys if k.theirs and found.holds(k.when)]
+    made = {k.theirs for k in lines if callable(k.default)}
+    last = [k for k in lines if callable(k.default)]
+    last += [k for k in lines if k.theirs in made and not callable(k.default)]
+    given = [k for k in lines if k.theirs not in made]
+    for key in sorted(given, key=lambda key: key.default is ABSENT) + last:
+      configs.read(key, config)
 
   def _layers(self, found, rule):
     """Of the stack that a rule is about."""
@@ -216,7 +240,7 @@ class Family:
       UserError: it is none; says which keys would have to be what.
     """
     has = frozenset(p for p, (_, ours) in self.parts.items() if ours in shapes)
-    prefix = self.prefix if has & set(self._heads) else ""
+    prefix = self.prefix if has & set(self.all_heads) else ""
     found = Found({}, has, prefix, shapes.get(LABELS, (0,))[-1])
     root = {**config, "objectives": self._objectives(config)}
     recorded = configs.flat(recorded)
@@ -264,7 +288,7 @@ class Family:
     """What transformers wants to see besides."""
     config = self.derive(config) if self.derive else config
     config = {**config, "model_type": self.name}
-    for part in (*self._heads, *self.parts, ""):
+    for part in (*self.all_heads, *self.parts, ""):
       if part in self.architectures and (not part or part in found.has):
         config["architectures"] = [self.architectures[part]]
         break

@@ -12,7 +12,7 @@ KEYS = {
     size.num_layers      <-> num_hidden_layers
     size.num_heads       <-> num_attention_heads
   """,
-  # An encoder that only embeds.
+  # One that only embeds, without layers.
   "no_layers": """
     @pre
     size.num_layers=0 stack.final_norm=False
@@ -32,7 +32,6 @@ KEYS = {
   """,
   # Where the norms of its blocks stand, which parameters don't show.
   "pre": "stack.norm=layer_norm stack.norm_position=pre stack.scan=False",
-  "post": "stack.norm=layer_norm stack.norm_position=post stack.scan=False",
   # A text encoder whose tokens see each other, by the keys of BERT's config.
   "text": """
     name=text positions=learned causal=False attend_padding=False
@@ -44,7 +43,7 @@ KEYS = {
   "bert": """
     @text
     @size
-    @post
+    stack.norm=layer_norm stack.norm_position=post stack.scan=False
     stack.activation        <-> hidden_act ? gelu : activation
     stack.norm_epsilon      <-> layer_norm_eps ? 1e-12
     stack.dropout_rate      <-> hidden_dropout_prob ? 0.1
@@ -69,7 +68,6 @@ KEYS = {
   "vit": """
     @pre
     name=vit stem=patch
-    pool_tanh=True if pooler
     /objectives.features.name=features /objectives.features.modality=image
     <-> num_channels=3
   """,
@@ -82,11 +80,11 @@ KEYS = {
   # CLIP and its relatives: either tower, that of texts, that of pictures.
   "tower": """
     size.num_layers       <-> num_hidden_layers ? 12
-    stack.norm=layer_norm stack.norm_position=pre stack.scan=False
     <-> attention_dropout~0.0
   """,
   "text_tower": """
     @tower
+    @pre
     name=text positions=learned pool=last
     /data.text.max_tokens <-> max_position_embeddings
   """,

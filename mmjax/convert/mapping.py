@@ -1,10 +1,10 @@
-"""The language in which a family says which tensor is which.
+"""Rules: which tensor is which parameter, and whether all are covered.
 
-A family is a tuple of rules. A rule names parameters of ours and tensors of
-theirs, and how one becomes the other; the same rule serves both ways. Names
-may have `{i}`, the number of a layer. Every parameter and every tensor has to
-be named by exactly one rule, what is left out too, with the reason: nothing is
-dropped or invented in silence.
+A rule names parameters of ours and tensors of theirs, and how one becomes the
+other; the same rule serves both ways. Names may have `{i}`, the number of a
+layer. Every parameter and every tensor has to be named by exactly one rule,
+what is left out too, with the reason: nothing is dropped or invented in
+silence. `tables` is the language in which families write them.
 """
 
 import dataclasses
@@ -132,11 +132,6 @@ class Coverage:
       r for r in rules if isinstance(r, Copy) and r.theirs in theirs
     ]
     self._ignoring = [r for r in rules if isinstance(r, Ignored)]
-    for r in rules:
-      if isinstance(r, Refused):
-        for name in theirs:
-          if re.fullmatch(r.pattern, name):
-            raise errors.UserError(f"There is a tensor {name!r}: {r.reason}.")
     named = [n for r in self.rules for n in r.their_names]
     copied = [r.theirs for r in self.copies]
     self.ignored = {

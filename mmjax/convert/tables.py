@@ -12,25 +12,31 @@ Of configs (`keys`) and of weights (`rules`) alike:
 
 `{query,key,value}` says a name three times. Of configs besides:
 
-    name <-> name ? 1e-5            what it is where their config lacks it
-    name=value name~value           what ours has to be; with ~ only at first
+    name <-> name ? 1e-5            what it is where their config lacks it,
+    name <-> name ? 1e-5 : HOW      before it is converted
+    name=value name=value           what ours has to be
     name=value if PART else value   ... with it, and without
-    <-> name=value name~value       what theirs has to be; with ~ what it gets
+    <-> name=value name=value       what theirs has to be
+    name~value                      what ours is after an import, or theirs
+                                    after an export; not checked
 
-Values are literals of Python, or words. HOW is the name of two functions, that
-which makes ours of theirs, and its inverse: see `WAYS` of `vocabulary`. Where
-one is special to a family, `$name` is what the table is given.
+Values are literals of Python or words, without spaces. HOW is the name of two
+functions, that which makes ours of theirs, and its inverse: see `WAYS` of
+`vocabulary`. Where one is special to a family, `$name` is what the table is
+given; a default may be a function of their config. It counts for all lines with
+that key of theirs.
 
 Of weights besides:
 
-    name : HOW                      ours alone
+    name : absent(...)              ours alone
     = name of name                  theirs alone: has to equal the second
     - REGEX : why                   theirs alone: left out
     ! REGEX : why                   theirs alone: refused
 
 HOW is a transform of one array, see `ARRAYS`, or of the parameters of a module,
-see `MODULES`; arguments are numbers, or keys of their config. `{p}` is the
-prefix of their backbone, `{i}` the number of a layer. REGEX is of whole names.
+see `MODULES`. Arguments are numbers, of `ARRAYS` also keys of their config.
+`{p}` is the prefix of their backbone, `{i}` the number of a layer. REGEX is of
+names in full.
 """
 
 import ast
@@ -39,7 +45,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mmjax.convert import lines
+from mmjax.convert import lines as shared
 from mmjax.convert.configs import ABSENT, Key
 from mmjax.convert.mapping import AnyRule, Copy, Ignored, Refused, rule
 from mmjax.convert.vocabulary import ARRAYS, MODULES, TOGETHER, WAYS
@@ -47,19 +53,28 @@ from mmjax.core import errors
 
 _ARROW = "<->"
 _HEADER = re.compile(r"\[(\S*?)(?: <-> (\S*?))?(?: if (.+))?\]")
-_FIXED = re.compile(r"([\w./{},]+)([=~])(\S+)")
+_FIXED = re.compile(r"([\w./{},]+)([=~])([^=~\s]\S*)")
 _CONTINUED = re.compile(r"\\\n\s*")
-_CALL = re.compile(r"(\w+)(?:\((.*)\))?")
+_CALL = re.compile(r"(\w+)(?:\(([\w., ]*)\))?")
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+# What names may be, and what may stand after `if`.
+_NAME = re.compile(r"(\{p\})?([\w./-]|\{i(:02d)?\})+")
+_WHEN = re.compile(r"(!?(?!if\b|and\b|or\b|not\b|else\b)\w+\|?\b ?)*")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
   text: str
-  # What stands before its names, and which parts it needs.
+  # What stands before its names, and which parts it needs: by what is above,
+  # and by itself.
   ours: str = ""
   theirs: str = ""
-  when: str = ""
+  above: str = ""
+  own: str = ""
+
+  @property
+  def when(self) -> str:
+    return f"{self.above} {self.own}".strip()
 
   def our_names(self, name: str) -> list[str]:
     return _spread(name[1:] if name.startswith("/") else self.ours + name)
@@ -76,13 +91,15 @@ def keys(text: str, **given: Any) -> tuple[Key, ...]:
     **given: what `$name` stands for: values, functions of their config, ways.
 
   Raises:
-    ValueError: a line that can't be read.
+    ValueError: a line that can't be read, or says a key of ours again.
   """
-  return tuple(
-    key
-    for line in _lines(text, lines.KEYS)
-    for key in _read(line, _keys_of, given)
-  )
+  made: list[Key] = []
+  for line in _lines(text, shared.KEYS):
+    made += _read(line, _keys_of, given)
+  ours = [(key.ours, key.when) for key in made if key.ours]
+  if twice := sorted({x for x in ours if ours.count(x) > 1}):
+    raise ValueError(f"Keys that are said twice: {twice}.")
+  return tuple(made)
 
 
 def rules(text: str) -> tuple[tuple[str, list[AnyRule]], ...]:
@@ -95,7 +112,7 @@ def rules(text: str) -> tuple[tuple[str, list[AnyRule]], ...]:
     ValueError: a line that can't be read.
   """
   return tuple(
-    (line.when, _read(line, _rules_of)) for line in _lines(text, lines.RULES)
+    (line.when, _read(line, _rules_of)) for line in _lines(text, shared.RULES)
   )
 
 
@@ -117,21 +134,24 @@ def _fixed(
   line: _Line, text: str, is_theirs: bool, given: Mapping[str, Any]
 ) -> list[Key]:
   """Keys of one side whose values the table says."""
-  when, _, other = _parted(line.when, " else ")
+  own, _, other = _parted(line.own, " else ")
+  words = text.split()
+  if other and (len(words) > 1 or " " in other):
+    raise ValueError("one name=value before 'if', and one value after 'else'")
   made = []
-  for word in text.split():
+  for word in words:
     found = _FIXED.fullmatch(word)
     if found is None:
       raise ValueError(f"{word!r} is no name=value, nor name~value")
     name, sign, value = found.groups()
-    cases = [(when, value)] + ([(_not(when), other)] if other else [])
+    cases = [(own, value)] + ([(_not(own), other)] if other else [])
     names = line.their_names(name) if is_theirs else line.our_names(name)
     made += [
       Key(
         ours="" if is_theirs else full,
         theirs=full if is_theirs else "",
         value=_value(value, given),
-        when=when,
+        when=f"{line.above} {when}".strip(),
         checked=sign == "=",
       )
       for full in names
@@ -144,28 +164,44 @@ def _rules_of(line: _Line) -> list[AnyRule]:
   sign, _, rest = _parted(line.text, " ")
   if sign in ("-", "!"):
     pattern, _, why = _parted(rest, " : ")
+    re.compile(pattern.replace("{p}", ""))
+    if not why:
+      raise ValueError("' : ' and a reason are missing")
     return [Ignored(pattern, why) if sign == "-" else Refused(pattern, why)]
   if sign == "=":
-    name, _, of = _parted(rest, " of ")
-    pairs = _pairs(line.their_names(name), line.their_names(of))
+    name, of, other = _parted(rest, " of ")
+    if not of:
+      raise ValueError("' of ' is missing")
+    pairs = _pairs(line.their_names(name), line.their_names(other))
     return [Copy(*names) for names in pairs]
   text, _, how = _parted(line.text, " : ")
-  left, _, right = _parted(text, _ARROW)
+  left, arrow, right = _parted(text, _ARROW)
   ours = [n.replace("{i}", "{i:02d}") for n in line.our_names(left)]
-  theirs = line.their_names(right) if right else []
   call = _CALL.fullmatch(how or "same")
   if call is None:
-    raise ValueError(f"{how!r} is no name, nor name(arguments)")
-  kind, args = (
-    call[1],
-    [_value(x) for x in re.findall(r"[^\s,]+", call[2] or "")],
-  )
-  if not theirs:
+    raise ValueError(f"{how!r} is no word, nor word(arguments)")
+  kind = call[1]
+  _known(kind, {**ARRAYS, **MODULES})
+  args = [_value(x) for x in re.findall(r"[^\s,]+", call[2] or "")]
+  if not arrow:
+    if kind != "absent":
+      raise ValueError(f"{_ARROW} is missing")
     return [rule(name, (), _transform(kind, args)) for name in ours]
-  together: list[Any] = [(ours, theirs)]
-  pairs: list[Any] = together if kind in TOGETHER else _pairs(ours, theirs)
+  return _rules_between(ours, line.their_names(right), kind, args)
+
+
+def _rules_between(
+  ours: list[str], theirs: list[str], kind: str, args: list[Any]
+) -> list[AnyRule]:
+  pairs: list[Any] = [(ours, theirs)]
+  if kind not in TOGETHER:
+    pairs = _pairs(ours, theirs)
+  elif len(ours) < 2:
+    raise ValueError(f"{kind!r} is of several of ours")
   if kind not in MODULES:
     return [rule(a, b, _transform(kind, args)) for a, b in pairs]
+  if any(isinstance(x, str) for x in args):
+    raise ValueError(f"{kind!r} takes numbers, not {args}")
   return [
     rule(_longer(a, f"/{x}"), _longer(b, y), transform)
     for a, b in pairs
@@ -180,24 +216,37 @@ def _lines(text: str, known: Mapping[str, str]) -> Iterator[_Line]:
     line = " ".join(raw.split())
     if header := _HEADER.fullmatch(line):
       ours, theirs, above = (word or "" for word in header.groups())
+      _check_when(line, above)
+    elif line.startswith("["):
+      raise ValueError(f"The line {line!r} is no [OURS <-> THEIRS if PART].")
     elif line and not line.startswith("#"):
-      line, _, when = _parted(line, " if ")
-      shared = [_Line(line)]
-      if line.startswith("@"):
-        shared = list(_lines(_known(line[1:], known), known))
-      for one in shared:
-        yield _Line(
-          one.text,
-          ours + one.ours,
-          theirs + one.theirs,
-          " ".join(f"{above} {when} {one.when}".split()),
+      line, _, own = _parted(line, " if ")
+      _check_when(line, own.partition(" else ")[0])
+      if not line.startswith("@"):
+        yield _Line(line, ours, theirs, above, own)
+        continue
+      name = line[1:]
+      if name not in known:
+        raise errors.unknown("table of shared lines", name, known)
+      for one in _lines(known[name], known):
+        outer = f"{above} {own} {one.above}".split()
+        yield dataclasses.replace(
+          one,
+          ours=ours + one.ours,
+          theirs=theirs + one.theirs,
+          above=" ".join(outer),
         )
+
+
+def _check_when(line: str, when: str) -> None:
+  if not _WHEN.fullmatch(when):
+    raise ValueError(f"After the line {line!r}, 'if {when}' can't be read.")
 
 
 def _read(line: _Line, read: Callable[..., Any], *args: Any) -> Any:
   try:
     return read(line, *args)
-  except (ValueError, TypeError) as e:
+  except (ValueError, TypeError, re.error) as e:
     raise ValueError(f"The line {line.text!r} can't be read: {e}.") from e
 
 
@@ -210,6 +259,8 @@ def _spread(name: str) -> list[str]:
   """All names that one with braces stands for."""
   found = _BRACES.search(name)
   if found is None:
+    if not _NAME.fullmatch(name):
+      raise ValueError(f"{name!r} is no name")
     return [name]
   words, (start, end) = found[1].split(","), found.span()
   return [
@@ -240,6 +291,8 @@ def _value(text: str, given: Mapping[str, Any] | None = None) -> Any:
   try:
     return ast.literal_eval(text)
   except (ValueError, SyntaxError):
+    if text.lower() in ("true", "false", "null"):
+      raise ValueError(f"{text!r} is no literal of Python") from None
     return text
 
 
@@ -257,9 +310,7 @@ def _known(name: str, known: Mapping[str, Any]) -> Any:
 
 def _transform(kind: str, args: list[Any]) -> Any:
   """A transform, or what makes it of their config that has its arguments."""
-  make = _known(kind, {**ARRAYS, **dict.fromkeys(MODULES)})
-  if make is None:
-    raise ValueError(f"{kind!r} is of modules, and both sides are needed")
+  make = ARRAYS[kind]
   if any(isinstance(x, str) for x in args):
     return lambda c: make(*(c[x] if isinstance(x, str) else x for x in args))
   return make(*args)

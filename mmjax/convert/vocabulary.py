@@ -94,7 +94,7 @@ MODULES: dict[str, Module] = {
   ),
   "flax_norm": lambda: (("scale", "/scale", Same()), ("bias", "/bias", Same())),
 }
-# Of which one takes all names of a line.
+# Words that take all names of a line at once.
 TOGETHER = (
   "class",
   "class_flat",

@@ -208,7 +208,7 @@ class Mirror:
 
   def _write(self, pieces):
     if getattr(self._system, "local_file", False):
-      # Unlike those of a store, its writes can end halfway.
+      # Writes to a folder can end halfway, unlike those to a store.
       for path, piece in pieces.items():
         self._system.pipe_file(f"{path}.tmp", piece)
         self._system.mv(f"{path}.tmp", path)
@@ -235,7 +235,7 @@ class Mirror:
       )
     text = manifest.text(listed)
     if self._part.count > 1:
-      self._system.pipe_file(self._list(step, self._part.index), text.encode())
+      self._write({self._list(step, self._part.index): text.encode()})
     self._same[name] = stamp
     if first:
       self._open[step] = text

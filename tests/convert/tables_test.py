@@ -1,13 +1,17 @@
 """The language of tables, against what its lines are said to mean."""
 
+import re
+
 import numpy as np
 import pytest
 
-from mmjax.convert import FAMILIES, lines, mapping, tensors
+from mmjax.convert import FAMILIES, lines, tensors
 from mmjax.convert.configs import ABSENT
+from mmjax.convert.family import Family, Source
 from mmjax.convert.mapping import Copy, Ignored, Refused
 from mmjax.convert.tables import keys, rules
 from mmjax.convert.transforms import Flat, Matrix, Merged, Same
+from mmjax.core import errors
 
 
 def _key(text, **given):
@@ -185,6 +189,11 @@ def test_lines_of_theirs_alone():
   ]
 
 
+def test_else_under_a_header_is_still_of_its_models():
+  made = keys("[a. if heads]\nx=1 if p else 2")
+  assert [(k.value, k.when) for k in made] == [(1, "heads p"), (2, "heads !p")]
+
+
 @pytest.mark.parametrize(
   "text, problem",
   [
@@ -192,12 +201,23 @@ def test_lines_of_theirs_alone():
     ("a <-> b ? $nothing", "not given '.nothing'"),
     ("{a,b,c} <-> {d,e}", "3 names and 2"),
     ("a = b", "'a' is no name=value"),
-    ("@nobody", "nobody"),
     ("a=1 if p q|r else 2", "no 'else' after 'p q|r'"),
+    ("a=1 b=2 if p else 3", "one name=value before 'if'"),
+    ("a=1 if p else 2 b=3", "one value after 'else'"),
+    ("a=true", "'true' is no literal"),
+    ("a==3", "'a==3' is no name=value"),
+    ("a <-> b # note", "'b # note' is no name"),
+    ("a <-> b: activation", "'b: activation' is no name"),
+    ("a <-> b <-> c", "'b <-> c' is no name"),
+    ("a <->", "'' is no name"),
+    ("{a,b <-> c", "'{a,b' is no name"),
   ],
 )
 def test_a_line_of_configs_that_cannot_be_read_is_named(text, problem):
-  with pytest.raises(ValueError, match=problem):
+  message = (
+    rf"^The line {re.escape(repr(text.partition(' if ')[0]))}.*{problem}"
+  )
+  with pytest.raises(ValueError, match=message):
     keys(text)
 
 
@@ -205,27 +225,133 @@ def test_a_line_of_configs_that_cannot_be_read_is_named(text, problem):
   "text, problem",
   [
     ("a <-> b : matrx", "Did you mean 'matrix'"),
-    ("a <-> b : linear(", "'linear.' is no name"),
-    ("a <-> b : lead(1, 2)", "lead"),
-    ("a : linear", "both sides"),
+    ("a <-> b : linear(", "'linear.' is no word"),
+    ("a <-> b : lead(1, 2)", "1 positional argument"),
+    ("a <-> b : linear(x)", "'linear' takes numbers"),
+    ("a <-> b : class", "'class' is of several"),
+    ("a : linear", "<-> is missing"),
+    ("a", "<-> is missing"),
+    ("a -> b", "no name"),
     ("{a,b} <-> {c,d,e} : linear", "2 names and 3"),
+    ("- ids", "a reason"),
+    ("- ids( : none", "unterminated"),
+    ("= a b", "' of ' is missing"),
   ],
 )
 def test_a_line_of_weights_that_cannot_be_read_is_named(text, problem):
-  with pytest.raises(ValueError, match=problem):
+  message = rf"^The line {re.escape(repr(text))}.*{problem}"
+  with pytest.raises(ValueError, match=message):
     rules(text)
 
 
-def test_a_part_is_there_where_its_first_array_is():
-  parts = FAMILIES["dinov2"].parts
-  assert parts["gated"] == (
-    "{p}encoder.layer.0.mlp.weights_in.weight",
-    "encoders_image/stack/layer_00/mlp/gate/kernel",
-  )
-  assert set(parts) == {"mask", "gated", "label"}
+@pytest.mark.parametrize("read", [keys, rules])
+@pytest.mark.parametrize(
+  "text",
+  [
+    "a <-> b if x : activation",
+    "a <-> b if p and q",
+    "a <-> b if p if q",
+    "a <-> b if !!p",
+    "[a. if p or q]\nb <-> c",
+    "[a. <->b.]\nc <-> d",
+    "[if label]\na <-> b",
+    "@nobody",
+  ],
+)
+def test_parts_headers_and_shared_lines_that_cannot_be_read(read, text):
+  with pytest.raises(ValueError, match="can't be read|is no .OURS|'nobody'"):
+    read(text)
+
+
+def test_a_key_that_is_said_twice_is_refused():
+  with pytest.raises(ValueError, match="said twice: .*'b.a'"):
+    keys("[b.]\na=1\n/b.a <-> c")
+  assert len(keys("a=1 if p\na=2 if q")) == 2
+
+
+def test_a_part_that_no_line_of_weights_has_is_refused():
+  table = rules("a <-> b if label")
+  with pytest.raises(ValueError, match="'lable'. Did you mean 'label'"):
+    Family(name="x", keys=keys("a=1 if lable"), rules=table)
+  Family(name="x", keys=keys("a=1 if label !mean"), rules=table, told=("mean",))
+
+
+# Parts of each family, in the order of their lines; those beside the backbone.
+PARTS = {
+  "beit": ("places mask scale layer label codes mean shared", "label codes"),
+  "bert": ("pooler label mlm", "label mlm"),
+  "big_vision_vit": ("pooler label", ""),
+  "clip": ("", ""),
+  "dinov2": ("mask gated label", "label"),
+  "dinov2_with_registers": ("mask gated label", "label"),
+  "flava": ("heads", "heads"),
+  "gpt2": ("lm", "lm"),
+  "open_clip": ("", ""),
+  "roberta": ("label pooler mlm", "label mlm"),
+  "siglip": ("", ""),
+  "timm_vit": ("label", "label"),
+  "vilt": ("label mlm", "label mlm"),
+  "vit": ("pooler label", "label"),
+  "vit_mae": ("decoder", "decoder"),
+  "whisper": ("label", ""),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parts_and_heads(name):
+  parts, heads = (set(words.split()) for words in PARTS[name])
+  assert set(FAMILIES[name].parts) == parts
+  assert set(FAMILIES[name].all_heads) == heads
+
+
+@pytest.mark.parametrize(
+  "family, part, tensor",
+  [
+    ("bert", "label", "classifier.weight"),
+    ("roberta", "label", "classifier.out_proj.weight"),
+    ("vilt", "label", "classifier.3.weight"),
+    ("vilt", "mlm", "mlm_score.transform.dense.weight"),
+    ("whisper", "label", "classifier.weight"),
+    ("beit", "places", "{p}embeddings.position_embeddings"),
+    ("beit", "codes", "lm_head.weight"),
+    ("flava", "heads", "itm_head.seq_relationship.weight"),
+    (
+      "dinov2",
+      "gated",
+      "{p}encoder.layer.0.mlp.weights_in.weight",
+    ),
+  ],
+)
+def test_a_part_is_there_where_its_first_array_is(family, part, tensor):
+  assert FAMILIES[family].parts[part][0] == tensor
 
 
 def test_what_is_refused_says_why():
-  specs = {"rank.weight": tensors.Spec((2,), "F32")}
-  with pytest.raises(ValueError, match=r"'rank.weight': no such head"):
-    mapping.Coverage([Refused(r"rank\..*", "no such head")], specs, {})
+  family = Family(
+    name="x", keys=(), rules=rules(r"! {p}rank\..* : no such head"), prefix="x."
+  )
+  source = Source({}, {"x.rank.weight": tensors.Spec((2,), "F32")})
+  with pytest.raises(errors.UserError, match="'x.rank.weight': no such head"):
+    family.find(source)
+
+
+def test_a_head_without_a_bias_is_told_with_what_is_missing():
+  source = Source(
+    dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    | dict(intermediate_size=8),
+    {"classifier.weight": tensors.Spec((3, 8), "F32")},
+  )
+  found = FAMILIES["vit"].find(source)
+  assert found.has == {"label"} and found.num_labels == 0
+
+
+@pytest.mark.parametrize("value", [{}, {"hidden_size": None}])
+def test_what_a_default_is_made_of_has_to_be_there(value):
+  with pytest.raises(errors.UserError, match="lacks 'hidden_size'"):
+    FAMILIES["dinov2"].find(Source(value, {}))
+
+
+def test_defaults_of_towers_come_before_what_is_made_of_them():
+  towers = {"text_config": {}, "vision_config": {}}
+  config = FAMILIES["siglip"].find(Source(towers, {})).config
+  assert config["text_config.projection_size"] == 768

@@ -45,4 +45,5 @@ FAMILY = Family(
     "mlm": "BertForMaskedLM",
   },
   complete=texts.complete_bert,
+  told=("mean",),
 )

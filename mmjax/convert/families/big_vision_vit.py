@@ -13,6 +13,7 @@ FAMILY = Family(
     @pixels
     {image,patch}_size          <-> {image,patch}_size
     pool=cls hidden=drop positions=learned
+    pool_tanh=True if pooler
     # As Flax had it by default: the approximation.
     stack.activation=gelu_tanh stack.norm_epsilon=1e-6
   """),

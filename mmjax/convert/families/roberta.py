@@ -48,4 +48,5 @@ FAMILY = Family(
     "mlm": "RobertaForMaskedLM",
   },
   complete=texts.complete_bert,
+  told=("mean",),
 )

@@ -54,13 +54,13 @@ FAMILY = Family(
     [ <-> {p}]
     fusion/stack/norm       <-> layernorm : norm
     encoders_text/pooling/projection <-> pooler.dense : linear
+    [heads_label/ <-> classifier. if label]
+    {logits,hidden}         <-> {3,0} : linear
+    norm                    <-> 1 : norm
     [heads_mlm/ <-> mlm_score. if mlm]
     @token_head
     bias                    <-> decoder.bias : logits(vocab_size)
     = bias of decoder.bias
-    [heads_label/ <-> classifier. if label]
-    {logits,hidden}         <-> {3,0} : linear
-    norm                    <-> 1 : norm
     []
     ! classifier\.weight|rank_output\.weight : heads that classify tokens or \
       rank pairs don't exist here; convert the backbone (ViltModel)

@@ -14,6 +14,7 @@ FAMILY = Family(
     image_size          <-> image_size ? 224
     patch_size          <-> patch_size ? 16
     pool=cls hidden=drop positions=learned
+    pool_tanh=True if pooler
     <-> qkv_bias=True pooler_act=tanh
   """),
   rules=rules(r"""
