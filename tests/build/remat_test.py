@@ -1,6 +1,8 @@
 """What is computed again, by the memory that there is."""
 
 import math
+import types
+from unittest import mock
 
 import jax
 import pytest
@@ -82,3 +84,40 @@ def test_less_is_kept_the_more_is_computed_again(resolve):
 def _auto(c):
   for part in (*c.model.encoders.values(), c.model.fusion):
     part.stack = dict(remat="auto")
+
+
+def _compiled(compile_, devices=1, platform="gpu"):
+  """An experiment whose step is compiled by a function."""
+  device = types.SimpleNamespace(platform=platform)
+  made = mock.Mock(spec=experiment.Experiment)
+  made.lower_step = lambda: types.SimpleNamespace(compile=compile_)
+  made.mesh = types.SimpleNamespace(local_devices=[device] * devices)
+  return made
+
+
+@pytest.mark.parametrize(
+  "platform, devices, times", [("gpu", 2, 1), ("cpu", 1, 1), ("cpu", 8, 8)]
+)
+def test_a_step_needs_its_arguments_results_and_what_is_between(
+  platform, devices, times
+):
+  stats = types.SimpleNamespace(
+    argument_size_in_bytes=1000,
+    output_size_in_bytes=700,
+    alias_size_in_bytes=600,  # Results in the place of arguments.
+    temp_size_in_bytes=50,
+  )
+  program = types.SimpleNamespace(memory_analysis=lambda: stats)
+  made = _compiled(lambda: program, devices, platform)
+  # Devices that a CPU pretends share its memory.
+  assert remat.step_bytes(made) == times * (1000 + (700 - 600) + 50)
+
+
+def test_what_the_compiler_refuses_for_its_size_never_fits():
+  def fail(message):
+    raise jax.errors.JaxRuntimeError(message)
+
+  too_large = _compiled(lambda: fail("RESOURCE_EXHAUSTED: 99 GiB"))
+  assert remat.step_bytes(too_large) == math.inf
+  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+    remat.step_bytes(_compiled(lambda: fail("INTERNAL: broken")))
