@@ -1,3 +1,6 @@
+import types
+from unittest import mock
+
 import ml_collections as mlc
 import pytest
 
@@ -69,3 +72,23 @@ def test_speed_is_that_of_all_texts_from_beginning_to_end():
 def test_what_cannot_be_measured_is_refused(config, changes, message):
   with pytest.raises(errors.UserError, match=message):
     _run(config, **changes)
+
+
+def test_times_are_of_the_first_token_and_of_whole_texts(monkeypatch):
+  now = [0.0]
+  clock = types.SimpleNamespace(perf_counter=lambda: now[0])
+
+  def spend(secs):
+    now[0] += secs
+
+  def stream(variables, batch, *, chunk):
+    spend(1.0 * chunk)
+    yield ["a"]
+    spend(90.0)
+
+  generator = mock.Mock(spec=Generator)
+  generator.stream = stream
+  generator.tokens = lambda variables, batch: spend(4.0)
+  monkeypatch.setattr(generation, "time", clock)
+  monkeypatch.setattr(generation, "_batch", lambda *args: spend(30.0))
+  assert generation.sample(generator, {}, 2, 3) == (1.0, 4.0)

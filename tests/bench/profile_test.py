@@ -1,7 +1,12 @@
 """Where the time goes: kinds of work, and a real trace of a small step."""
 
 import json
+import os
+import types
+from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 
 from mmjax.bench import profile_kinds, profile_trace, profiling
@@ -91,10 +96,37 @@ def test_what_an_operation_calls_is_not_its_own_time():
 
 
 @pytest.fixture(scope="module")
-def profile(tmp_path_factory):
+def runs():
+  """How often the step of `profile` ran."""
+  return {"in all": 0}
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory, runs):
   config = settings.resolve(programs.get_config("two_towers"))
   folder = tmp_path_factory.mktemp("profile")
-  return profiling.run(config, folder, num_steps=STEPS)
+  make, options = profiling._compile, profiling._options
+
+  def counted(*args):
+    compiled = make(*args)
+
+    class Counted:
+      as_text = compiled.as_text
+
+      def __call__(self, state, batch):
+        runs["in all"] += 1
+        return compiled(state, batch)
+
+    return Counted()
+
+  def traced():
+    runs["before the trace"] = runs["in all"]
+    return options()
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(profiling, "_compile", counted)
+    patch.setattr(profiling, "_options", traced)
+    return profiling.run(config, folder, num_steps=STEPS)
 
 
 @pytest.mark.slow
@@ -154,3 +186,134 @@ def test_bad_input_is_refused_before_anything_runs(tmp_path):
     profiling.run(config, tmp_path, task="mian")
   with pytest.raises(errors.UserError, match="No trace under"):
     profile_trace.newest(tmp_path)
+
+
+class Step:
+  """A compiled step and its batches, which take time on a clock of theirs."""
+
+  def __init__(self, step_secs, input_secs, end_secs):
+    self.now, self.wait_secs = 0.0, 50.0  # Waited before.
+    self._secs = step_secs, input_secs, end_secs
+
+  def perf_counter(self):
+    return self.now
+
+  def __call__(self, state, batch):
+    self.now += self._secs[0]
+    return self, {}
+
+  def __next__(self):
+    self.now += self._secs[1]
+    self.wait_secs += self._secs[1]
+    return {}
+
+  def reset(self):
+    waited, self.wait_secs = self.wait_secs, 0.0
+    return waited
+
+  def block_until_ready(self):
+    self.now += self._secs[2]
+    return self
+
+
+def test_a_step_is_timed_to_its_end_and_so_is_what_it_waits_for(monkeypatch):
+  step = Step(2.0, 0.5, 6.0)
+  monkeypatch.setattr(profiling, "time", step)
+  _, secs, waited = profiling._time(step, (), step, 4)
+  assert secs == (4 * (2.0 + 0.5) + 6.0) / 4
+  assert waited == 0.5
+
+
+def test_seconds_of_a_program_are_those_of_a_step_and_device(monkeypatch):
+  text = """HloModule step
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %x = f32[4]{0} parameter(0)
+  %one = f32[4]{0} add(%x, %x), metadata={op_name="jit(s)/fusion/mlp/add"}
+  ROOT %two = f32[4]{0} add(%x, %x), metadata={op_name="jit(s)/fusion/mlp/add"}
+}
+"""
+  threads = [
+    [Event("one", "step", 0.0, 4e9), Event("elsewhere", "put", 5e9, 6e9)],
+    [Event("two", "step", 1e9, 3e9)],
+  ]
+  monkeypatch.setattr(profile_trace, "lines", lambda path: iter(threads))
+  found = profiling._secs(None, text, 3 * 2)
+  assert found == {("mlp", "fusion"): (4 + 2) / 6}
+
+
+def test_batches_of_another_length_of_texts_are_left_out(monkeypatch):
+  lengths = [4, 8, 4, 6, 4]
+  batches = [{"text": np.full((2, n), i)} for i, n in enumerate(lengths)]
+  monkeypatch.setattr(
+    profiling.loader, "train_batches", lambda *args, **kwargs: iter(batches)
+  )
+  made = mock.MagicMock()
+  found = profiling._batches(made, ("main",))
+  taken = [int(next(found)["main"]["text"][0, 0]) for _ in range(3)]
+  assert taken == [0, 2, 4]
+
+
+def test_tasks_are_those_of_the_step_that_has_the_one_asked_for():
+  made = mock.Mock()
+  made.parts.mixture.choices = (("a",), ("b", "c"))
+  assert profiling._tasks(made, "") == ("a",)
+  assert profiling._tasks(made, "c") == ("b", "c")
+
+
+def test_the_last_trace_that_was_written_is_read(tmp_path):
+  for name, nanoseconds in (("b", 100), ("c", 300), ("a", 200)):
+    file = tmp_path / "plugins" / "profile" / name / "host.xplane.pb"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    os.utime(file, ns=(nanoseconds, nanoseconds))
+  assert profile_trace.newest(tmp_path).parent.name == "c"
+
+
+def test_of_a_trace_the_operations_of_programs_are_read(monkeypatch):
+  def event(start, duration, **stats):
+    return types.SimpleNamespace(
+      start_ns=start, duration_ns=duration, stats=list(stats.items())
+    )
+
+  def line(name, *events):
+    return types.SimpleNamespace(name=name, events=events)
+
+  dot = event(10.0, 5.0, hlo_op="dot", hlo_module="step")
+  planes = [
+    types.SimpleNamespace(
+      lines=[
+        line("XLA Modules", event(0.0, 90.0, hlo_op="step")),  # Their sum.
+        line("Stream", dot, event(20.0, 1.0, name="python")),
+        line("Idle", event(0.0, 1.0)),
+      ]
+    )
+  ]
+  monkeypatch.setattr(
+    profile_trace.jax.profiler,
+    "ProfileData",
+    types.SimpleNamespace(
+      from_file=lambda path: types.SimpleNamespace(planes=planes)
+    ),
+  )
+  found = list(profile_trace.lines(Path("host.xplane.pb")))
+  assert found == [[Event("dot", "step", 10.0, 15.0)]]
+
+
+@pytest.mark.parametrize(
+  "opcode, expected",
+  [
+    ("all-reduce", True),
+    ("all-gather-start", True),
+    ("collective-permute-done", True),
+    ("reduce", False),
+    ("copy-start", False),
+  ],
+)
+def test_collectives_are_known_by_their_opcodes(opcode, expected):
+  assert profile_kinds.is_collective(opcode) == expected
+
+
+@pytest.mark.slow
+def test_the_step_is_warm_before_it_is_timed_and_then_traced(profile, runs):
+  assert runs == {"before the trace": 1 + STEPS, "in all": 1 + 2 * STEPS}

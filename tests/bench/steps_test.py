@@ -59,8 +59,41 @@ def one_device(monkeypatch):
   return prepare
 
 
-def test_the_step_is_that_of_training(config, one_device):
-  timed = own_step.OwnStep(config.to_dict(), "float32")
+@pytest.fixture(scope="module")
+def timed(config):
+  """The step in float32, with one device, and what `fits` was told."""
+  told, prepare = {}, experiment.prepare
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      experiment, "prepare", lambda config: prepare(config, jax.devices()[:1])
+    )
+    patch.setattr(
+      own_step, "fits", lambda size, **given: told.update(given, size=size)
+    )
+    return own_step.OwnStep(config.to_dict(), "float32"), told
+
+
+def test_the_memory_of_a_step_is_its_state_batch_results_and_what_is_between(
+  timed,
+):
+  timed, told = timed
+  state, batch = (
+    sum(x.nbytes for x in jax.tree.leaves(tree))
+    for tree in (timed._state, timed._batch)
+  )
+  facts = timed.facts
+  assert facts["argument_bytes"] == pytest.approx(state + batch, rel=0.02)
+  # The new state takes the place of the old one: the metrics are left.
+  assert facts["output_bytes"] < 0.1 * state
+  assert told["size"] == 8 and told["free"] > 0
+  assert told["fixed"] == pytest.approx(state, rel=0.02)
+  assert told["total"] == (
+    facts["argument_bytes"] + facts["output_bytes"] + facts["temp_bytes"]
+  )
+
+
+def test_the_step_is_that_of_training(config, one_device, timed):
+  timed, _ = timed
   timed.run(2)
 
   config = mlc.ConfigDict(config.to_dict())
@@ -212,3 +245,61 @@ def test_bench_times_a_config(file, tmp_path, capsys):
   assert 0 < own["mfu"] < 1
   assert "mmjax, its own data float32 / mmjax float32" in found["ratios"]
   assert "mmjax float32" in out and "image_classification, 8 examples" in out
+
+
+def test_a_timed_run_waits_for_its_last_step():
+  log = []
+
+  class Array:
+    def block_until_ready(self):
+      log.append("wait")
+      return self
+
+  def compiled(state, batch):
+    log.append("step")
+    return state, {"loss": Array()}
+
+  timed = own_step.OwnStep.__new__(own_step.OwnStep)
+  timed._batches, timed._batch, timed._state = None, {}, ()
+  timed._compiled = compiled
+  timed.run(3)
+  assert log == ["step"] * 3 + ["wait"]
+
+
+@pytest.mark.parametrize("platform, count", [("gpu", 4), ("cpu", 1)])
+def test_mfu_is_of_all_devices_but_those_that_a_cpu_pretends(platform, count):
+  facts = dict(
+    flops=6e12, num_devices=4, platform=platform, device="NVIDIA H100 PCIe"
+  )
+  own = steps.rounds.Result("mmjax bfloat16", (10.0, 10.0), facts=facts)
+  peak = steps.rounds.Result(
+    "large product bfloat16", (20.0, 20.0), facts={"flops": 12e12}
+  )
+  # Of the other precision: not what is divided by.
+  other = steps.rounds.Result(
+    "large product float32", (1.0, 1.0), facts={"flops": 12e12}
+  )
+  task = steps.Work("other", 1)
+  found = steps.figures([own, other, peak], {own.name: task})[own.name]
+  assert found["mfu"] == pytest.approx(0.5 * 0.5 / count)
+  assert found["mfu_datasheet"] == pytest.approx(10 * 6e12 / (4 * 989e12))
+
+
+def test_ratios_are_of_mmjax_to_others_and_to_itself():
+  rates = {
+    "timm float32": 2.0,
+    "mmjax float32": 3.0,
+    "large product float32": 9.0,
+    "timm bfloat16": 4.0,
+    "mmjax bfloat16": 12.0,
+    "large product bfloat16": 9.0,
+    "mmjax, its own data bfloat16": 6.0,
+  }
+  results = [steps.rounds.Result(n, (r, r)) for n, r in rates.items()]
+  found = steps._ratios(results, ["float32", "bfloat16"])
+  assert {name: ratio["median"] for name, ratio in found.items()} == {
+    "mmjax float32 / timm float32": 3 / 2,
+    "mmjax bfloat16 / timm bfloat16": 12 / 4,
+    "mmjax, its own data bfloat16 / mmjax bfloat16": 6 / 12,
+    "mmjax bfloat16 / mmjax float32": 12 / 3,
+  }

@@ -131,3 +131,40 @@ def test_every_row_compares_what_can_be_made():
       if member.config not in kinds:
         kinds[member.config] = work.of(suite.load(member.config)).kind
       assert kinds[member.config] in does[member.who], row
+
+
+def test_flops_of_flava_are_those_by_hand():
+  """Each tower twice, fusion once, heads where something is hidden."""
+  image, text, fusion = (
+    Tower(16, 2, 2, 48),
+    Tower(8, 3, 2, 40),
+    Tower(12, 1, 2, 20),
+  )
+  task = work.Work(
+    "flava",
+    5,
+    image_size=32,
+    patch_size=8,
+    image=image,
+    text=text,
+    fusion=fusion,
+    vocab_size=70,
+    text_tokens=20,
+    num_codes=30,
+    hidden_ratio=0.25,
+  )
+
+  def tower(size, tokens):
+    d = size.width
+    projections = 4 * d * d + 2 * d * size.mlp_dim
+    attention = 2 * tokens * d
+    return size.layers * tokens * (projections + attention)
+
+  multiply_adds = (
+    2 * (tower(image, 16) + 16 * (8 * 8 * 3) * 16 + tower(text, 20))
+    + tower(fusion, 16 + 20)
+    + 4 * 12 * 30  # A quarter of 16 patches.
+    + 3 * 12 * 70  # 15 % of 20 tokens.
+  )
+  assert work.flops(task) == pytest.approx(5 * 3 * 2 * multiply_adds)
+  assert work.tokens(task) == 16 + 20

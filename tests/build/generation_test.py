@@ -352,3 +352,21 @@ def test_an_evaluator_gets_what_says_texts(config, made, variables):
   assert found.generate.settings.max_tokens == 2
   assert found.generate.decoding.text == "text"
   assert dict(found.run(None, variables)) == {"texts": 8.0}
+
+
+def test_what_was_said_so_far_is_not_kept_twice(
+  greedy, variables, batches, monkeypatch
+):
+  generator = greedy("rest")
+  advance, states = generator._advance, []
+
+  def watched(params, texts, *args):
+    states.append(texts)
+    return advance(params, texts, *args)
+
+  monkeypatch.setattr(generator, "_advance", watched)
+  list(generator.stream(variables, batches["captions"], chunk=2))
+  assert states
+  for texts in states:  # The cache is most of it.
+    caches = [x for x in jax.tree.leaves(texts) if x.ndim > 3]
+    assert caches and all(x.is_deleted() for x in caches)

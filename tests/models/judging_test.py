@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mmjax.models import heads
 from mmjax.objectives import next_token
+from mmjax.sharding import rules
+from mmjax.sharding.mesh import MeshShape, make_mesh
 
 B, N, D, CLASSES = 2, 7, 4, 11
 
@@ -84,3 +87,23 @@ def test_the_logits_are_never_all_there(rng, monkeypatch):
 def test_few_logits_are_computed_at_once():
   module = heads.LinearHead(1000)
   assert heads.num_parts(module, jnp.zeros((2, 30, 4))) == 1
+
+
+def test_parts_are_as_many_as_the_logits_ask_for(monkeypatch):
+  monkeypatch.setattr(heads, "MOST_LOGITS", 2000)
+  module = heads.LinearHead(100)
+  parts = lambda b, n: heads.num_parts(module, jnp.zeros((b, n, 4)))  # noqa: E731
+  assert parts(2, 10) == 1  # 2000 logits.
+  assert parts(2, 11) == 2
+  assert parts(4, 15) == 3
+  assert parts(90, 2) == 2  # At most one for each token.
+
+
+def test_logits_are_those_of_a_device(monkeypatch):
+  monkeypatch.setattr(heads, "MOST_LOGITS", 1000)
+  module, x = heads.LinearHead(100), jnp.zeros((8, 10, 4))
+  mesh = make_mesh(MeshShape(data=4), jax.devices()[:4])
+  assert heads.num_parts(module, x) == 8
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.rules("fsdp_tensor")):
+    assert heads.num_parts(module, x) == 2
+    assert heads.num_parts(module, x[:6]) == 6  # Does not divide: whole.

@@ -182,3 +182,23 @@ def test_step_of_an_unrolled_vit_costs_what_the_compiler_says():
   # The compiler counts softmax, GELU and norms besides: a few percent here.
   ratio = analysis["flops"] / flops.count_flops(step, *args)
   assert 1.0 <= ratio < 1.05
+
+
+def test_products_are_told_by_the_names_around_them():
+  @jax.named_scope("inner")
+  def inner(x):
+    return x @ x
+
+  def fn(x):
+    with jax.named_scope("outer"):
+      x, _ = jax.lax.scan(lambda c, _: (inner(c), None), x, None, length=3)
+      x = inner(inner(x))
+    return x @ x
+
+  found = flops.flops_by_scope(fn, SQUARE)
+
+  by_names = {}
+  for scope, count in found.items():
+    names = tuple(n for n in ("outer", "inner") if n in scope)
+    by_names[names] = by_names.get(names, 0) + count
+  assert by_names == {("outer", "inner"): 5 * PRODUCT, (): PRODUCT}

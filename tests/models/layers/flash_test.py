@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mmjax.core import errors, precision
 from mmjax.models.layers import flash
 from mmjax.models.layers.options import StackOptions
 from mmjax.models.layers.transformer import Stack
+from mmjax.sharding import rules
+from mmjax.sharding.mesh import MeshShape, make_mesh
 
 B, N, M, D, MLP, HEADS = 3, 6, 5, 16, 24, 2
 CUDNN = StackOptions(attention="cudnn")
@@ -146,3 +149,12 @@ def test_on_a_gpu_its_program_has_the_kernel_without_a_bias():
   for a, b in zip(*map(jax.tree.leaves, outs.values()), strict=True):
     a, b = (np.asarray(y, np.float32) for y in (a, b))
     assert np.abs(a - b).max() <= 0.05 * np.abs(b).max()
+
+
+@pytest.mark.parametrize("ways, expected", [(1, True), (2, False)])
+def test_the_kernel_needs_all_tokens_on_one_device(ways, expected, monkeypatch):
+  mesh = make_mesh(MeshShape(data=1, sequence=ways), jax.devices()[:ways])
+  monkeypatch.setattr(flash, "_capability", lambda: 9.0)
+  assert flash.available(jnp.bfloat16, 64)
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.rules("fsdp_tensor")):
+    assert flash.available(jnp.bfloat16, 64) == expected

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mmjax.core import axes, precision
 from mmjax.models.layers.norm import layer_norm, unit_length
@@ -67,3 +68,30 @@ def test_unit_length_of_nothing_is_nothing_with_a_finite_gradient():
 
 def test_unit_length_of_bfloat16_is_float32():
   assert unit_length(jnp.ones((2, 4), jnp.bfloat16)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("lead", [(3,), (2, 3)])
+def test_the_gradient_rule_of_layer_norm_is_that_of_linen(rng, lead):
+  x, weights = (
+    jnp.asarray(3 + 2 * rng.normal(size=(*lead, 8)), jnp.float32)
+    for _ in range(2)
+  )
+  params = {
+    name: jnp.asarray(rng.normal(size=8), jnp.float32)
+    for name in ("scale", "bias")
+  }
+  modules = layer_norm(precision.FLOAT32, "norm"), nn.LayerNorm(epsilon=1e-6)
+  got, expected = (
+    jax.jit(
+      jax.grad(
+        lambda p, x, m=module: jnp.sum(weights * m.apply({"params": p}, x)),
+        argnums=(0, 1),
+      )
+    )(params, x)
+    for module in modules
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    got,
+    expected,
+  )
