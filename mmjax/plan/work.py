@@ -61,9 +61,7 @@ def _convolution(at, left, kernel):
   out = at.arrays[0].shape
   window = at.attribute("window")
   inputs = kernel[of_kernel.index("i")]
-  groups = int(at.attribute("batch_group_count") or 1)
   total = 2.0 * inputs * out[of_out.index("b")] * out[of_out.index("f")]
-  total /= groups if groups > 1 else 1
   axes = sorted(c for c in of_out if c.isdigit())
   for i, axis in enumerate(axes):
     total *= _meetings(

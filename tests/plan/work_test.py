@@ -106,3 +106,103 @@ def test_traffic_is_of_slices_and_of_the_main_memory_only():
     "far": row,
     "out": row + 2 * row,  # Reads the update, writes it where it was read.
   }
+
+
+# As jax writes `batch_group_count=2`: each half of the 4 examples meets half of
+# the 6 channels that come out, so the result is of 2 examples.
+GROUPS = """\
+ENTRY %main (a: f32[4,8,8,3], b: f32[3,3,3,6]) -> f32[2,6,6,6] {
+  %a = f32[4,8,8,3]{3,2,1,0} parameter(0)
+  %b = f32[3,3,3,6]{3,2,1,0} parameter(1)
+  ROOT %c = f32[2,6,6,6]{3,2,1,0} convolution(%a, %b), window={size=3x3}, dim_labels=b01f_01io->b01f, batch_group_count=2
+}
+"""  # noqa: E501
+DILATED = """\
+ENTRY %main (a: f32[1,9,2], b: f32[3,2,4]) -> f32[1,7,4] {
+  %a = f32[1,9,2]{2,1,0} parameter(0)
+  %b = f32[3,2,4]{2,1,0} parameter(1)
+  ROOT %c = f32[1,7,4]{2,1,0} convolution(%a, %b), window={size=3 pad=1_1 rhs_dilate=2}, dim_labels=b0f_0io->b0f
+}
+"""  # noqa: E501
+
+
+def test_groups_of_a_convolution_count_as_its_results_do():
+  # XLA's cost analysis of this program says 23328 too.
+  each = 3 * 3 * 3  # Multiply-adds of one number of the result.
+  assert total(hlo.parse(GROUPS), work.flops) == 2 * (2 * 6 * 6 * 6) * each
+
+
+def test_a_dilated_kernel_meets_what_lies_apart():
+  # Outputs 0 and 6 have one of their three entries in the padding.
+  meetings = 7 * 3 - 2
+  assert total(hlo.parse(DILATED), work.flops) == 2 * meetings * 2 * 4
+
+
+def test_products_within_a_fusion_are_added():
+  text = """\
+%both (p0: f32[5,7], p1: f32[7,3], p2: f32[7,2]) -> (f32[5,3], f32[5,2]) {
+  %p0 = f32[5,7]{1,0} parameter(0)
+  %p1 = f32[7,3]{1,0} parameter(1)
+  %p2 = f32[7,2]{1,0} parameter(2)
+  %one = f32[5,3]{1,0} dot(%p0, %p1), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %two = f32[5,2]{1,0} dot(%p0, %p2), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %out = (f32[5,3]{1,0}, f32[5,2]{1,0}) tuple(%one, %two)
+}
+
+ENTRY %main (a: f32[5,7], b: f32[7,3], c: f32[7,2]) -> (f32[5,3], f32[5,2]) {
+  %a = f32[5,7]{1,0} parameter(0)
+  %b = f32[7,3]{1,0} parameter(1)
+  %c = f32[7,2]{1,0} parameter(2)
+  ROOT %f = (f32[5,3]{1,0}, f32[5,2]{1,0}) fusion(%a, %b, %c), kind=kLoop, calls=%both
+}
+"""  # noqa: E501
+  assert total(hlo.parse(text), work.flops) == 2 * 5 * 7 * (3 + 2)
+
+
+# Outside of fusions, and a fusion of two results of which one is an update.
+PLAIN = """\
+%both (p0: f32[10,100], p1: f32[1,100], p2: s32[]) -> (f32[10,100], f32[1,100]) {
+  %p0 = f32[10,100]{1,0} parameter(0)
+  %p1 = f32[1,100]{1,0} parameter(1)
+  %p2 = s32[] parameter(2)
+  %u = f32[10,100]{1,0} dynamic-update-slice(%p0, %p1, %p2, %p2)
+  %n = f32[1,100]{1,0} negate(%p1)
+  ROOT %t = (f32[10,100]{1,0}, f32[1,100]{1,0}) tuple(%u, %n)
+}
+
+ENTRY %main (a: f32[10,100], r: f32[1,100], i: s32[]) -> f32[2,100] {
+  %a = f32[10,100]{1,0} parameter(0)
+  %r = f32[1,100]{1,0} parameter(1)
+  %i = s32[]{:S(2)} parameter(2)
+  %update = f32[10,100]{1,0} dynamic-update-slice(%a, %r, %i, %i)
+  %start = (f32[10,100]{1,0:S(1)}, f32[10,100]{1,0}, u32[]{:S(2)}) copy-start(%a)
+  %done = f32[10,100]{1,0:S(1)} copy-done(%start)
+  %buffer = f32[10,100]{1,0} custom-call(), custom_call_target="AllocateBuffer"
+  %pair = (f32[10,100]{1,0}, f32[1,100]{1,0}) fusion(%buffer, %r, %i), kind=kLoop, calls=%both
+  %all = f32[10,100]{1,0} add(%a, %update)
+  ROOT %slice = f32[2,100]{1,0} slice(%a), slice={[0:2], [0:100]}
+}
+"""  # noqa: E501
+
+
+def test_traffic_of_updates_slices_copies_and_of_several_results():
+  module = hlo.parse(PLAIN)
+  cost = {
+    e.instruction.name: work.traffic(module, e.computation, e.instruction)
+    for e in hlo.walk(module)
+  }
+
+  row = 100 * 4
+  assert cost == {
+    "a": 0,
+    "r": 0,
+    "i": 0,
+    "update": 2 * row,
+    "start": 10 * row,  # Read; it is written to the chip's core.
+    "done": 0,
+    "buffer": 0,
+    # Reads the row; updates a row of the first, and writes the second.
+    "pair": row + 2 * row + row,
+    "all": 3 * 10 * row,
+    "slice": 2 * 2 * row,
+  }
