@@ -242,6 +242,20 @@ ENTRY %main (x: f32[4]) -> f32[4] {
   assert found == {("mlp", "fusion"): (4 + 2) / 6}
 
 
+def test_a_row_has_the_sum_of_its_places():
+  secs = {("mlp", "a"): 1.0, ("mlp", "b"): 2.0, ("norm", "a"): 4.0}
+  counted = {("mlp", "b"): 10.0, ("attention", "b"): 5.0, ("mlp", "a"): 20.0}
+  found = profiling._rows(
+    secs, counted, lambda place: place[0], ("other", "mlp")
+  )
+  assert [(row.name, row.secs, row.flops) for row in found] == [
+    ("other", 0.0, 0.0),
+    ("mlp", 3.0, 30.0),
+    ("norm", 4.0, 0.0),
+    ("attention", 0.0, 5.0),
+  ]
+
+
 def test_batches_of_another_length_of_texts_are_left_out(monkeypatch):
   lengths = [4, 8, 4, 6, 4]
   batches = [{"text": np.full((2, n), i)} for i, n in enumerate(lengths)]

@@ -85,3 +85,45 @@ def test_bytes_of_dtypes():
 
   for dtype, size in sizes.items():
     assert hlo.Array(dtype, (3, 5)).bytes == 15 * size, dtype
+
+
+def test_a_loop_within_a_loop_runs_as_often_as_both():
+  outer = """\
+%outer (p.9: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {
+  %p.9 = (s32[], bf16[8,128]{1,0}) parameter(0)
+  ROOT %while.9 = (s32[], bf16[8,128]{1,0}) while(%p.9), condition=%condition, body=%body
+}
+
+"""  # noqa: E501
+  head, entry, tail = TEXT.partition("ENTRY")
+  known = 'body=%outer, backend_config={"known_trip_count":{"n":"5"}}'
+  module = hlo.parse(head + outer + entry + tail.replace("body=%body", known))
+
+  runs = {e.instruction.name: (e.times, e.loop) for e in hlo.walk(module)}
+
+  assert runs["tanh.1"] == (5 * 6, "body")
+
+
+def test_what_is_called_within_a_loop_runs_as_often_and_belongs_to_it():
+  called = "".join(
+    f"%{name} (q: bf16[8,128]) -> bf16[8,128] {{\n"
+    "  %q = bf16[8,128]{1,0} parameter(0)\n"
+    f"  ROOT %{name}.1 = bf16[8,128]{{1,0}} negate(%q)\n}}\n\n"
+    for name in ("one", "two", "three", "four")
+  )
+  tanh = "  %tanh.1 ="
+  text = TEXT.replace("%body (p.1", called + "%body (p.1", 1).replace(
+    tanh,
+    "  %c = bf16[8,128]{1,0} call(%x), to_apply=%one\n"
+    "  %b = bf16[8,128]{1,0} conditional(%i, %x, %x), "
+    "branch_computations={%two, %three}\n"
+    "  %a = ((bf16[8,128]{1,0}), bf16[8,128]{1,0}) async-start(%x), "
+    "calls=%four\n" + tanh,
+  )
+
+  runs = {
+    e.instruction.name: (e.times, e.loop) for e in hlo.walk(hlo.parse(text))
+  }
+
+  for name in ("one", "two", "three", "four"):
+    assert runs[f"{name}.1"] == (6, "body"), name

@@ -67,3 +67,43 @@ def test_rings_have_two_links_of_each_dimension_and_open_ones_one():
 
 def test_utilisation_is_of_needed_products():
   assert roofline.mfu(8e6, 2.0, 8, CHIP) == 0.5
+
+
+def part(name, operations, ici, dcn, compute=1.0, hbm=2.0):
+  return roofline.Part(name, 0.0, 0.0, compute, hbm, operations, ici, dcn)
+
+
+def test_a_part_waits_for_its_longest_and_a_step_for_most_of_its_parts():
+  parts = (
+    part("hidden", 5.0, 4.0, 3.0),
+    part("between chips", 5.0, 6.0, 3.0),
+    part("between slices", 5.0, 6.0, 8.0),
+    part("products", 2.0, 0.0, 0.0, compute=2.0, hbm=1.0),
+  )
+  assert [p.secs for p in parts] == [5.0, 6.0, 8.0, 2.0]
+  assert [p.bound for p in parts] == ["hbm", "ici", "dcn", "compute"]
+  found = roofline.Roofline(parts)
+  assert found.secs == 5.0 + 6.0 + 8.0 + 2.0
+  assert found.bound == "dcn"
+  # Two parts of 6 s are more than one of 8.
+  assert roofline.Roofline((parts[1], *parts[1:])).bound == "ici"
+
+
+def test_bytes_between_slices_take_the_time_of_that_network():
+  one = collectives.Collective(
+    kind="all-reduce",
+    axes=("replica",),
+    size=2,
+    network="DCN",
+    bytes=100.0,
+    sent=50.0,
+    times=4,
+    computation="main",
+    loop="",
+    group=(0, 4),
+  )
+  module = hlo.parse("ENTRY %main (a: f32[1]) -> f32[1] {\n}\n")
+  found = roofline.of(module, [one], CHIP, lambda one: 10.0)
+  assert found.total("dcn") == 50.0 * 4 / 10.0
+  assert found.total("ici") == 0.0
+  assert found.secs == 20.0
