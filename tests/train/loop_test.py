@@ -20,7 +20,9 @@ def at(step):
   )
 
 
-def run(first=0, *, num_steps, hooks=(), stop_after=None, log=None):
+def run(
+  first=0, *, num_steps, hooks=(), stop_after=None, log=None, before=None
+):
   """Runs a step that counts; `log` gets all that happens, in order."""
   log = [] if log is None else log
   seen = []
@@ -40,6 +42,7 @@ def run(first=0, *, num_steps, hooks=(), stop_after=None, log=None):
     ),
     hooks=hooks,
     should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
+    before_step=before,
   )
   return int(state.step), done, seen
 
@@ -115,3 +118,23 @@ def test_run_goes_on_at_the_next_step_and_keeps_its_periods():
 
 def test_finished_run_takes_no_batch():
   assert run(5, num_steps=5) == (5, 5, [])
+
+
+def test_before_a_step_its_number_its_batch_and_the_state_so_far_are_seen():
+  log = []
+
+  run(
+    3,
+    num_steps=5,
+    log=log,
+    before=lambda step, state, batch: log.append(
+      f"before {step} at {int(state.step)}, batch {batch}"
+    ),
+  )
+
+  assert [line for line in log if "metrics" not in line] == [
+    "before 4 at 3, batch 3",
+    "step on batch 3",
+    "before 5 at 4, batch 4",
+    "step on batch 4",
+  ]
