@@ -95,6 +95,16 @@ def test_what_an_operation_calls_is_not_its_own_time():
   assert own == {"loop": 3.0, "dot": 4.0, "inner": 3.0, "add": 1.0}
 
 
+def test_an_operation_that_begins_as_another_ends_is_not_called_by_it():
+  events = [
+    Event("loop", "step", 0.0, 10e9),
+    Event("dot", "step", 1e9, 4e9),
+    Event("add", "step", 4e9, 6e9),
+  ]
+  own = profile_trace.own_secs(events)
+  assert own == {"loop": 10.0 - 3.0 - 2.0, "dot": 3.0, "add": 2.0}
+
+
 @pytest.fixture(scope="module")
 def runs():
   """How often the step of `profile` ran."""

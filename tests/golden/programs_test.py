@@ -9,6 +9,7 @@ with the new record; this writes it, for the jax that is installed:
 import collections
 import functools
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from mmjax.build import experiment, settings
 from mmjax.core import trees
+from mmjax.models import heads
 from mmjax.plan import hlo, memory, work
 from mmjax.train import predict
 from tests.golden import programs
@@ -222,6 +224,26 @@ def test_logits_are_computed_at_hidden_positions_only():
   ]
   assert (BATCH, HIDDEN_PATCHES, programs.CODES) in codes
   assert (BATCH, N, programs.CODES) not in codes
+
+
+def test_logits_of_many_tokens_are_never_all_there(monkeypatch):
+  def most(it):
+    """Of the logits that the step makes at a time, the tokens."""
+    classes = it.made.parts.info.vocab_size
+    shapes = (
+      variable.aval.shape
+      for _, eqn in equations(it.jaxpr)
+      for variable in eqn.outvars
+    )
+    sizes = (math.prod(s) for s in shapes if classes in s and D not in s)
+    return max(sizes) // classes
+
+  whole = BATCH * (TOKENS - 1)
+  assert most(program("captioning")) == whole
+  classes = program("captioning").made.parts.info.vocab_size
+  monkeypatch.setattr(heads, "MOST_LOGITS", whole * classes // 4)
+  # In 4 parts: 3 tokens of each text at a time.
+  assert most(Program("captioning")) == BATCH * 3
 
 
 def test_in_bfloat16_a_scanned_kernel_is_cast_once_and_its_gradient_once():
