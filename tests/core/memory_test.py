@@ -12,7 +12,7 @@ MemFree:         1000 kB
 MemAvailable:    6000 kB
 """
 AVAILABLE = 6000 * 1024
-STAT = "anon 1000\nfile 500\nkernel 7\nfile_mapped 90\n"
+STAT = "anon 1000\nfile_mapped 90\nfile 500\nkernel 7\n"
 
 
 @pytest.fixture

@@ -226,6 +226,7 @@ def test_logits_are_computed_at_hidden_positions_only():
   assert (BATCH, N, programs.CODES) not in codes
 
 
+@pytest.mark.slow
 def test_logits_of_many_tokens_are_never_all_there(monkeypatch):
   def most(it):
     """Of the logits that the step makes at a time, the tokens."""
