@@ -107,10 +107,10 @@ lint: $(VENV)/.installed-dev ## Check lint, format and types
 	$(BIN)/mypy
 
 test: lint ## Check lint, format and types, run all tests
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
 test-fast: $(VENV)/.installed-test ## Run the tests that are not slow
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal -m "not slow"
 
 format: $(VENV)/.installed-dev ## Reformat, and mend what lint can mend
 	$(BIN)/ruff check --fix .

@@ -6,6 +6,16 @@ Nothing of mmjax is imported here: jaxtyping has to see it first.
 import os
 from pathlib import Path
 
+from jaxlib import version
+
+# See `mmjax.cli.backend`: fake devices wait for each other for ever.
+XLA_FLAGS = ["--xla_cpu_enable_concurrency_optimized_scheduler=false"]
+if version.__version_info__ < (0, 11):
+  # XLA's older way from HLO to LLVM compiles a training step in a third of the
+  # time. Copies differ a little: tests of what is on record ask for the newer,
+  # as runs have it. Later jaxlibs do not know the flag, which ends a process.
+  XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+
 # By environment, so that the processes that tests start have them too.
 SETTINGS = {
   "JAX_PLATFORMS": "cpu",
@@ -17,8 +27,7 @@ SETTINGS = {
   # LLVM's optimizations take half of the time of compiling, and a test runs a
   # program a few times. XLA's own stay: HLO and memory are those of any run.
   "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-  # See `mmjax.cli.backend`: fake devices wait for each other for ever.
-  "XLA_FLAGS": "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+  "XLA_FLAGS": " ".join(XLA_FLAGS),
 }
 for _name, _value in SETTINGS.items():
   os.environ.setdefault(_name, _value)

@@ -121,24 +121,21 @@ class Trial:
     *,
     fresh: bool = False,
     train: bool = False,
-    model: nn.Module | None = None,
     devices: int = 1,
   ) -> tuple[float, float, Any]:
     """Total and weight of the loss, and the gradient of the mean.
 
     With `fresh` parameters, or with some that have moved on.
     """
-    key = train, model is None, devices
+    key = train, devices
     if key not in self._runs:
-      self._runs[key] = self._compile(train, model or self.model, devices)
+      self._runs[key] = self._compile(train, devices)
     params = self.fresh if fresh else self.params
     values, grads = self._runs[key](params, batch or self.batch)
     return float(values.total), float(values.weight), grads
 
-  def _compile(self, train, model, devices):
-    mesh = mesh_lib.make_mesh(
-      mesh_lib.MeshShape(data=devices), jax.devices()[:devices]
-    )
+  def _forward(self, model, train):
+    """What gives the mean of the loss, and its total and weight."""
 
     def forward(trained, frozen, collections, batch):
       variables = {"params": trees.merge(trained, frozen), **collections}
@@ -153,8 +150,19 @@ class Trial:
       )
       return term.mean.astype(jnp.float32), term
 
+    return forward
+
+  def half_loss(self) -> float:
+    """Total of the loss in bfloat16."""
+    forward = jax.jit(self._forward(self.half(), train=False))
+    with predict.placement(_mesh(1), rules.rules("data_parallel")):
+      _, term = forward(self.params, {}, self.collections, self.batch)
+    return float(term.total)
+
+  def _compile(self, train, devices):
+    mesh = _mesh(devices)
     gradient = jax.jit(
-      jax.value_and_grad(forward, has_aux=True),
+      jax.value_and_grad(self._forward(self.model, train), has_aux=True),
       out_shardings=partition.replicated(mesh),
     )
 
@@ -167,6 +175,12 @@ class Trial:
       return jax.device_get((term, grads))
 
     return run
+
+
+def _mesh(devices):
+  return mesh_lib.make_mesh(
+    mesh_lib.MeshShape(data=devices), jax.devices()[:devices]
+  )
 
 
 def _get(thing, name):
@@ -270,7 +284,7 @@ def _devices(trial):
 
 def _half(trial):
   total, weight, _ = trial.loss()
-  other, _, _ = trial.loss(model=trial.half())
+  other = trial.half_loss()
   return _close(total, other, BFLOAT16), (
     f"{total / weight:.4g} and {other / weight:.4g}"
   )

@@ -78,9 +78,16 @@ class EasyVqaSource:
     index = index.__index__()
     if not 0 <= index < len(self):
       raise IndexError(f"index {index} of {len(self)} examples")
+    return {"image": self.picture(index), **self.without_picture(index)}
+
+  def picture(self, index: int) -> bytes:
+    """The encoded picture of an example."""
+    return (self._images / f"{self._rows[index][3]}.png").read_bytes()
+
+  def without_picture(self, index: int) -> dict[str, Any]:
+    """All else of an example: no file is read."""
     number, question, answer, image = self._rows[index]
     return {
-      "image": (self._images / f"{image}.png").read_bytes(),
       "question": question,
       "answer": answer,
       "question_type": _type(answer),

@@ -100,7 +100,8 @@ class EasyVqaConversations:
     self._source = easy_vqa.EasyVqaSource(split=split, path=path)
     pictures: dict[str, list[int]] = {}
     for i in range(len(self._source)):
-      pictures.setdefault(self._source[i]["image_id"], []).append(i)
+      picture = self._source.without_picture(i)["image_id"]
+      pictures.setdefault(picture, []).append(i)
     self._pictures = list(pictures.items())
 
   def __len__(self) -> int:
@@ -110,8 +111,8 @@ class EasyVqaConversations:
     key, rows = self._pictures[index.__index__()]
     messages: list[chat.Message] = []
     for row in rows:
-      example = self._source[row]
-      shown = () if messages else (chat.Picture(example["image"]),)
+      example = self._source.without_picture(row)
+      shown = () if messages else (chat.Picture(self._source.picture(row)),)
       messages.append(_user(*shown, example["question"]))
       messages.append(_assistant(example["answer"]))
     return {"id": key, "messages": tuple(messages)}

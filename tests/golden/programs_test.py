@@ -34,6 +34,8 @@ OPTIONS = {
   "xla_backend_optimization_level": 0,
   "xla_llvm_disable_expensive_passes": True,
 }
+if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", ""):
+  OPTIONS["xla_cpu_use_fusion_emitters"] = True  # As runs have it.
 COUNTED = ("convert", "copy", "dot", "gather", "scatter", "transpose")
 D, L, F = programs.WIDTH, programs.LAYERS, programs.MLP
 N = (programs.IMAGE // programs.PATCH) ** 2  # Patches.

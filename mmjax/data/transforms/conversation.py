@@ -25,6 +25,20 @@ class Tokens:
   places: list[int] = field(default_factory=list)
   pictures: list[chat.Picture] = field(default_factory=list)
 
+  @property
+  def length(self) -> tuple[int, int]:
+    """Tokens and pictures."""
+    return len(self.ids), len(self.pictures)
+
+  def first(self, tokens: int, pictures: int) -> "Tokens":
+    """A copy of the start, so many tokens and pictures long."""
+    return Tokens(
+      self.ids[:tokens],
+      self.answer[:tokens],
+      self.places[:tokens],
+      self.pictures[:pictures],
+    )
+
   def add(self, ids: Sequence[int], *, answer: bool = False) -> None:
     self.ids += ids
     self.answer += [answer] * len(ids)
@@ -190,10 +204,10 @@ class ConversationTransform:
 
   def fitting(self, messages: Sequence[chat.Message]) -> tuple[Tokens, int]:
     """As `tokens`, and the number of messages that fit."""
-    whole = kept = self.start()
-    count = 0
+    whole = self.start()
+    kept, count = whole.length, 0
     for i, message in enumerate(messages, 1):
-      whole = self.extended(whole, message)
+      self._extend(whole, message)
       fits = (
         len(whole.ids) <= self.max_tokens
         and len(whole.pictures) <= self.max_images
@@ -201,14 +215,15 @@ class ConversationTransform:
       if not fits:
         break
       if message.role == chat.ASSISTANT:
-        kept, count = whole, i
-    if not any(kept.answer):
+        kept, count = whole.length, i
+    made = whole.first(*kept)
+    if not any(made.answer):
       raise ValueError(
         f"the assistant's first turn ends after {len(whole.ids)} tokens and "
         f"{len(whole.pictures)} pictures, or later: max_tokens="
         f"{self.max_tokens}, max_images={self.max_images}"
       )
-    return kept, count
+    return made, count
 
   def start(self) -> Tokens:
     """What every conversation begins with."""
@@ -218,7 +233,18 @@ class ConversationTransform:
 
   def extended(self, before: Tokens, message: chat.Message) -> Tokens:
     """The tokens with a turn more."""
-    made = self.opened(before, message.role)
+    made = before.first(*before.length)
+    self._extend(made, message)
+    return made
+
+  def opened(self, before: Tokens, role: str) -> Tokens:
+    """The tokens up to where a turn of a role begins."""
+    made = before.first(*before.length)
+    made.add(self._role(role))
+    return made
+
+  def _extend(self, made, message):
+    made.add(self._role(message.role))
     answer = message.role == chat.ASSISTANT
     for part in message.parts:
       if isinstance(part, str):
@@ -226,13 +252,9 @@ class ConversationTransform:
       else:
         made.add_picture(part, self.image_tokens, self.tokenizer.sep_id)
     made.add([self.tokenizer.eos_id], answer=answer)
-    return made
 
-  def opened(self, before: Tokens, role: str) -> Tokens:
-    """The tokens up to where a turn of a role begins."""
-    made = Tokens(*(list(part) for part in vars(before).values()))
-    made.add(self.tokenizer.pieces(getattr(self.tokenizer.chat, role)))
-    return made
+  def _role(self, role):
+    return self.tokenizer.pieces(getattr(self.tokenizer.chat, role))
 
   def prompt(
     self, messages: Sequence[chat.Message], most: int
