@@ -1,9 +1,11 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mmjax.core import errors
 from mmjax.core.interfaces import ModelInfo, Objective
+from mmjax.objectives import next_token
 from mmjax.objectives.causal_lm import CausalLM
 
 V = 9
@@ -57,3 +59,14 @@ def test_it_declares_its_field_and_whose_table_it_shares():
 def test_an_unknown_part_is_refused_with_the_nearest_name():
   with pytest.raises(errors.UserError, match="Did you mean 'decoder'"):
     CausalLM(part="decoders")
+
+
+def test_no_text_of_a_row_says_the_begin_of_the_next():
+  batch = {
+    "text": jnp.asarray([[1, 5, 2, 1, 6, 2, 0]]),
+    "text_positions": jnp.asarray([[0, 1, 2, 0, 1, 2, 3]]),
+    "text_mask": jnp.asarray([[True] * 6 + [False]]),
+  }
+  labels, counts = next_token.targets(batch, "text")
+  np.testing.assert_array_equal(labels, [[5, 2, 1, 6, 2, 0]])
+  np.testing.assert_array_equal(counts, [[1, 1, 0, 1, 1, 0]])
