@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -179,6 +181,17 @@ def test_reduced_precision_is_close_and_keeps_the_dtypes_of_gradients(
   ):
     assert got.dtype == dtype
     np.testing.assert_allclose(np.asarray(got, np.float32), want, atol=0.1)
+
+
+@pytest.mark.parametrize("name", precision.POLICIES)
+def test_the_softmax_is_in_float32_whatever_the_policy(qkv, name):
+  mask = jnp.ones((B, N, M), bool)
+  policy = precision.POLICIES[name]
+  traced = jax.make_jaxpr(
+    lambda *qkv: dot_product_attention(*qkv, mask, policy)
+  )(*qkv)
+  kinds = re.findall(r":(\w+)\[[^\]]*\] = exp ", str(traced))
+  assert kinds and set(kinds) == {"f32"}
 
 
 def test_the_module_agrees_with_linen_given_the_same_weights(rng, randomized):
