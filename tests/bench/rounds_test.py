@@ -83,7 +83,7 @@ def test_memory_of_a_candidate_is_what_it_took_as_it_was_made(fakes):
 def test_peak_memory_is_that_of_the_system():
   said = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # In KiB.
   # The kernel adds up pages of its cores for one, not for the other.
-  assert rounds.peak_memory() == pytest.approx(said, rel=0.01)
+  assert rounds.peak_memory() == pytest.approx(said, rel=0.05)
 
 
 def test_a_sample_that_fails_ends_the_run(fakes):
