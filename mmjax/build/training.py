@@ -207,7 +207,7 @@ class Run:
     mixture = self.experiment.parts.mixture
     meter = metrics.Meter(
       examples_per_step=self.train.batch_size * len(mixture.choices[0]),
-      peak_flops=metrics.measure_peak_flops(
+      peak_flops=_peak_flops(
         precision.policy(self.experiment.config.model.precision).products
       ),
     )
@@ -372,6 +372,11 @@ class Run:
       "init": self.init_report,
       "chance": self.experiment.chance(),
     }
+
+
+@functools.cache  # It takes a while, and a process may make several runs.
+def _peak_flops(dtype):
+  return metrics.measure_peak_flops(dtype)
 
 
 def _num_tokens(shapes):
