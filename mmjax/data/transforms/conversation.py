@@ -1,5 +1,6 @@
 """Conversations: turns to tokens, pictures in their places, rows of several."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -240,11 +241,11 @@ class ConversationTransform:
   def opened(self, before: Tokens, role: str) -> Tokens:
     """The tokens up to where a turn of a role begins."""
     made = before.first(*before.length)
-    made.add(self._role(role))
+    made.add(self._openings[role])
     return made
 
   def _extend(self, made, message):
-    made.add(self._role(message.role))
+    made.add(self._openings[message.role])
     answer = message.role == chat.ASSISTANT
     for part in message.parts:
       if isinstance(part, str):
@@ -253,8 +254,11 @@ class ConversationTransform:
         made.add_picture(part, self.image_tokens, self.tokenizer.sep_id)
     made.add([self.tokenizer.eos_id], answer=answer)
 
-  def _role(self, role):
-    return self.tokenizer.pieces(getattr(self.tokenizer.chat, role))
+  @functools.cached_property
+  def _openings(self) -> dict[str, list[int]]:
+    """What a turn of each role begins with."""
+    words = vars(self.tokenizer.chat)
+    return {role: self.tokenizer.pieces(words[role]) for role in chat.ROLES}
 
   def prompt(
     self, messages: Sequence[chat.Message], most: int
