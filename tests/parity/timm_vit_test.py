@@ -14,13 +14,8 @@ CELLS = (16 // P) ** 2
 
 
 @pytest.fixture(scope="module")
-def timm(torch):
-  try:
-    import timm
-    from timm.models import vision_transformer  # noqa: F401
-  except ImportError as e:
-    pytest.skip(f"parity needs timm, which does not import: {e}")
-  return timm
+def timm(peer):
+  return peer("timm")
 
 
 def _model(timm, **more):

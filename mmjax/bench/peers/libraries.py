@@ -30,13 +30,16 @@ def _import_torchvision() -> None:
   """Imports it, beside another build of torch too.
 
   Then its compiled operators are missing, and its import fails at those that
-  it gives shapes. No peer calls any: it's enough to declare these.
+  it gives shapes. No peer calls any: it's enough to declare these. Where it
+  imports by itself, nothing is declared.
   """
   try:
     importlib.import_module("torchvision")
   except ImportError:
     return  # Who cannot do without it says so.
-  except RuntimeError:
+  except RuntimeError as e:
+    if "torchvision::nms does not exist" not in str(e):
+      raise
     torch = importlib.import_module("torch")
     for name in ("nms", "qnms"):
       torch.library.define(
