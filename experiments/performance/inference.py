@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.bench import rounds
+from mmjax.bench.peers import libraries
 
 THREADS = 2
 BATCH = 8
@@ -77,7 +78,8 @@ def inputs(tokens: int) -> dict[str, np.ndarray]:
 def write(folder: Path, kind: str, sizes: dict[str, Any]) -> None:
   """Random weights, as `transformers` writes them."""
   import torch
-  import transformers
+
+  transformers = libraries.load("transformers")
 
   torch.manual_seed(0)
   config = getattr(transformers, f"{kind}Config")(**sizes)
@@ -116,7 +118,8 @@ def make_ours(folder: Path, tokens: int) -> Calls:
 def make_theirs(folder: Path, kind: str, tokens: int) -> Calls:
   """The model of `transformers`."""
   import torch
-  import transformers
+
+  transformers = libraries.load("transformers")
 
   torch.set_num_threads(THREADS)
   model = getattr(transformers, f"{kind}Model").from_pretrained(folder).eval()
