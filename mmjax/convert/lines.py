@@ -77,6 +77,12 @@ KEYS = {
     pixel_std            <-> /image_std : tuple
     /data.image.size     <-> image_size
   """,
+  # The same, in the usual patches by default.
+  "pixels_16": """
+    @pixels
+    image_size           <-> image_size ? 224
+    patch_size           <-> patch_size ? 16
+  """,
   # CLIP and its relatives: either tower, that of texts, that of pictures.
   "tower": """
     size.num_layers       <-> num_hidden_layers ? 12
@@ -122,8 +128,9 @@ RULES = {
     mlp/hidden                  <-> intermediate.dense : linear
     mlp/out                     <-> output.dense : linear
   """,
-  # BERT and RoBERTa.
+  # BERT.
   "bert_embeddings": """
+    positions/table             <-> position_embeddings.weight
     segments/table              <-> token_type_embeddings.weight
     norm                        <-> LayerNorm : norm
   """,

@@ -14,9 +14,7 @@ FAMILY = Family(
     [model.encoders.image.]
     @vit
     @transformer
-    @pixels
-    image_size            <-> image_size ? 224
-    patch_size            <-> patch_size ? 16
+    @pixels_16
     stack.layer_scale     <-> layer_scale_init_value ? 0.1
     stack.drop_path_rate  <-> drop_path_rate ? 0.1
     stack.key_bias=False

@@ -22,7 +22,6 @@ FAMILY = Family(
     [encoders_text/stem/ <-> {p}embeddings.]
     @bert_embeddings
     tokens/table        <-> word_embeddings.weight : rows(vocab_size)
-    positions/table     <-> position_embeddings.weight
     [encoders_text/stack/layer_{i}/ <-> {p}encoder.layer.{i}.]
     @bert_block
     []

@@ -13,28 +13,24 @@ KEYS = """
     {image,text,multimodal}_config.]
   @pre
   @transformer
-  <-> qkv_bias=True
+  <-> qkv_bias=True /init_codebook=False
   [model.encoders.text. <-> text_config.]
   @text
   pool=first fuse_before_norm=True
   max_tokens                  <-> max_position_embeddings ? 512
   /data.text.max_tokens       <-> max_position_embeddings
   [model.encoders.image. <-> image_config.]
-  @pixels
-  image_size                  <-> image_size ? 224
-  patch_size                  <-> patch_size ? 16
+  @pixels_16
   name=vit pool=cls fuse_before_norm=True positions=learned hidden=replace
-  <-> num_channels=3 mask_token=True
+  <-> num_channels=3 mask_token=True /multimodal_config.use_cls_token=True
   [model.]
-  fusion.name=joint fusion.project=True fusion.cls=True
-  fusion.modality_embeddings=False
-  shared_projections.{image,text}=affine
+  fusion.name=joint fusion.{project,cls}=True fusion.modality_embeddings=False
   shared_dim                  <-> projection_dim ? 768
-  <-> multimodal_config.use_cls_token=True init_codebook=False
-  # What it was pretrained with, or else what needs no labels.
-  [objectives.]
-  contrastive.name=contrastive
-  features.name=features features.given=("text",) if !heads
+  shared_projections.{image,text}=affine
+  /objectives.contrastive.name=contrastive
+  # What else it was pretrained with, or else what needs no labels.
+  [objectives. if !heads]
+  features.name=features features.given=("text",)
   [objectives.{mlm,mmm_text}. <-> text_config. if heads]
   @token_head
   name=masked_lm
@@ -62,7 +58,6 @@ RULES = r"""
   [encoders_text/stem/ <-> {p}text_model.embeddings.]
   @bert_embeddings
   tokens/table <-> word_embeddings.weight : rows(text_config.vocab_size)
-  positions/table             <-> position_embeddings.weight
   - {p}text_model\.embeddings\..*_ids : 0, 1, 2, ...
   [ <-> {p}]
   encoders_{image,text}/last_norm <-> {image,text}_model.layernorm : norm
@@ -74,8 +69,7 @@ RULES = r"""
   - {p}.*_model\.pooler\..*   : none of its losses trains it
   - image_codebook\..*        : the tokenizer of pictures: codes are data
   [heads_matching/ <-> itm_head. if heads]
-  logits                      <-> seq_relationship : linear
-  hidden                      <-> pooler.dense : linear
+  {logits,hidden}             <-> {seq_relationship,pooler.dense} : linear
   [heads_{mlm,mim,mmm_text,mmm_image}/ <-> \
     {mlm,mim,mmm_text,mmm_image}_head. if heads]
   @token_head

@@ -10,9 +10,7 @@ FAMILY = Family(
     [model.encoders.image.]
     @vit
     @transformer
-    @pixels
-    image_size                  <-> image_size ? 224
-    patch_size                  <-> patch_size ? 16
+    @pixels_16
     pool=cls hidden=drop positions=learned
     <-> qkv_bias=True
     [model.decoders.image. if decoder]

@@ -21,7 +21,8 @@ FAMILY = Family(
   ),
   rules=rules(r"""
     [encoders_text/stem/ <-> {p}embeddings.]
-    @bert_embeddings
+    segments/table      <-> token_type_embeddings.weight
+    norm                <-> LayerNorm : norm
     tokens/table        <-> word_embeddings.weight : rows(vocab_size)
     positions/table     <-> position_embeddings.weight : skip(2)
     [encoders_text/stack/layer_{i}/ <-> {p}encoder.layer.{i}.]

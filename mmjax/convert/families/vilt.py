@@ -43,7 +43,6 @@ FAMILY = Family(
     [encoders_text/stem/ <-> {p}embeddings.text_embeddings.]
     @bert_embeddings
     tokens/table            <-> word_embeddings.weight : rows(vocab_size)
-    positions/table         <-> position_embeddings.weight
     = /mlm_score.decoder.weight of word_embeddings.weight if mlm
     - {p}embeddings\.text_embeddings\.position_ids : 0, 1, 2, ...
     [encoders_image/ <-> {p}embeddings.]
