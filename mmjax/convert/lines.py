@@ -39,6 +39,11 @@ KEYS = {
     embedding_norm_epsilon  <-> layer_norm_eps ? 1e-12
     /model.vocab_size       <-> vocab_size
   """,
+  # The same, beside pictures: texts are as long as it has positions.
+  "caption": """
+    @text
+    /data.text.max_tokens   <-> max_position_embeddings
+  """,
   # BERT and RoBERTa, but for how many tokens a text has.
   "bert": """
     @text

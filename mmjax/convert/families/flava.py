@@ -15,10 +15,9 @@ KEYS = """
   @transformer
   <-> qkv_bias=True /init_codebook=False
   [model.encoders.text. <-> text_config.]
-  @text
+  @caption
   pool=first fuse_before_norm=True
   max_tokens                  <-> max_position_embeddings ? 512
-  /data.text.max_tokens       <-> max_position_embeddings
   [model.encoders.image. <-> image_config.]
   @pixels_16
   name=vit pool=cls fuse_before_norm=True positions=learned hidden=replace

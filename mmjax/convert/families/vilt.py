@@ -15,9 +15,8 @@ FAMILY = Family(
     [model.encoders.{text,image}.]
     @no_layers
     [model.encoders.text.]
-    @text
+    @caption
     max_tokens              <-> max_position_embeddings ? 40
-    /data.text.max_tokens   <-> max_position_embeddings
     pool=first pool_tanh=True
     [model.encoders.image.]
     @pixels
